@@ -1,0 +1,7 @@
+//! .
+/// .
+#[derive(Debug)]
+pub struct Pipeline;
+/// .
+#[derive(Debug)]
+pub struct Summary;

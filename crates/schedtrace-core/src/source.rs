@@ -1,0 +1,127 @@
+//! Where events come from: the [`Source`] trait and what a source says of itself.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::event::{Batch, Kind, Nanos};
+use crate::system::{ClockSnapshot, Host, Topology};
+
+/// What a source says of itself: the setting in which its events are to be read. Stored as `meta.json` in a trace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The machine.
+    pub host: Host,
+    /// Its CPUs and how they hang together.
+    pub topology: Topology,
+    /// The clocks read together at the start and at the end, to map `CLOCK_MONOTONIC` to boot time and wall-clock time.
+    pub clocks: Vec<ClockSnapshot>,
+    /// The programs that were or were not attached.
+    pub probes: Vec<Probe>,
+    /// What was left out on purpose.
+    pub filters: Filters,
+    /// Process id of the recorder.
+    pub recorder_pid: Option<u32>,
+    /// When recording began: no event is earlier.
+    pub started: Nanos,
+    /// When it ended; none while it goes on.
+    pub ended: Option<Nanos>,
+    /// Events that the kernel programs emitted, per kind, counted apart from the rings: delivered + lost.
+    /// Known at the end of a live recording.
+    pub emitted: BTreeMap<Kind, u64>,
+}
+
+/// One kernel program, and whether it was attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The event it records.
+    pub kind: Kind,
+    /// Whether it was attached.
+    pub on: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What was recorded: everything, or only what these lists name. An empty list leaves nothing out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filters {
+    /// Only these processes and their descendants.
+    #[serde(default)]
+    pub pids: Vec<u32>,
+    /// Only tasks in these cgroups and below, as paths in the v2 hierarchy.
+    #[serde(default)]
+    pub cgroups: Vec<String>,
+    /// Only what happened on these CPUs.
+    #[serde(default)]
+    pub cpus: Vec<u16>,
+}
+
+impl Filters {
+    /// Whether everything was recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pids.is_empty() && self.cgroups.is_empty() && self.cpus.is_empty()
+    }
+}
+
+/// What a poll brought.
+#[derive(Debug)]
+pub enum Poll {
+    /// The next stretch of the stream.
+    Batch(Batch),
+    /// Nothing until the deadline.
+    Idle,
+    /// The stream is over; polling again gives `End` again.
+    End,
+}
+
+/// A stream of events in batches: the running kernel, a trace on disk, or a list in a test.
+pub trait Source {
+    /// The setting. What is known only at the end (`ended`, `emitted`) is there once [`Poll::End`] was returned.
+    fn meta(&self) -> &Meta;
+
+    /// The next batch; waits for it until `deadline` at the latest.
+    fn poll(&mut self, deadline: Instant) -> Result<Poll>;
+}
+
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn meta(&self) -> &Meta {
+        (**self).meta()
+    }
+    fn poll(&mut self, deadline: Instant) -> Result<Poll> {
+        (**self).poll(deadline)
+    }
+}
+
+/// A source that gives out the batches it was made with.
+///
+/// ```
+/// use schedtrace_core::{Batch, MemorySource, Meta, Poll, Source};
+/// let mut source = MemorySource::new(Meta::default(), [Batch::default()]);
+/// assert!(matches!(source.poll(std::time::Instant::now()), Ok(Poll::Batch(_))));
+/// assert!(matches!(source.poll(std::time::Instant::now()), Ok(Poll::End)));
+/// ```
+#[derive(Debug)]
+pub struct MemorySource {
+    meta: Meta,
+    batches: std::collections::VecDeque<Batch>,
+}
+
+impl MemorySource {
+    /// A source of these batches, in this order.
+    pub fn new(meta: Meta, batches: impl IntoIterator<Item = Batch>) -> Self {
+        Self { meta, batches: batches.into_iter().collect() }
+    }
+}
+
+impl Source for MemorySource {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+    fn poll(&mut self, _deadline: Instant) -> Result<Poll> {
+        Ok(self.batches.pop_front().map_or(Poll::End, Poll::Batch))
+    }
+}
