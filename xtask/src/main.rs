@@ -1,2 +1,48 @@
-//! .
-fn main() {}
+//! Chores of this repository: `cargo run -p xtask -- house` checks the rules of the house, `-- bpf` rebuilds the
+//! BPF objects.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks through its output")]
+
+mod bpf;
+mod house;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Chores of this repository")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Check who imports whom, and what else ARCHITECTURE.md promises; fails with file:line and the rule broken.
+    House {
+        /// Only print the dependency picture, as it has to stand in ARCHITECTURE.md.
+        #[arg(long)]
+        picture: bool,
+    },
+    /// Rebuild the BPF objects and their skeletons with the pinned clang.
+    Bpf {
+        /// Change nothing; fail if what is committed differs from what is built.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().chore {
+        Chore::House { picture: true } => house::print_picture(),
+        Chore::House { picture: false } => house::check(),
+        Chore::Bpf { check } => bpf::run(check),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -146,7 +146,7 @@ pub struct CgroupId(pub u64);
 /// ```
 /// use schedtrace_core::Comm;
 /// assert_eq!(Comm::new("a name longer than fifteen").to_string(), "a name longer t");
-/// assert_eq!(Comm::from_bytes(*b"tab\there\0 old..").to_string(), "tab?here");
+/// assert_eq!(Comm::from_bytes(*b"tab\there\0 old...").to_string(), "tab?here");
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Comm([u8; 16]);
@@ -292,7 +292,8 @@ pub struct Switch {
     pub next: TaskId,
     /// The state in which `prev` left. A preempted task may have any state and stays runnable all the same.
     pub prev_state: TaskState,
-    /// The kernel took the CPU away (`preempt` of the tracepoint).
+    /// `preempt` of the tracepoint: the kernel took the CPU away in the midst of kernel code. A preemption on the way
+    /// back to user space does not set it, and looks like a `sched_yield`.
     pub preempted: bool,
     /// Kernel priority of `prev`: 0-99 real-time, 100-139 for nice -20..19, 255 for deadline.
     pub prev_prio: u8,
@@ -301,7 +302,7 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Whether `prev` stayed on a run queue: it was preempted, or it yielded.
+    /// Whether `prev` stayed on a run queue: it was preempted, or it yielded. The kernel counts it in `nivcsw`.
     #[must_use]
     pub const fn prev_runnable(&self) -> bool {
         self.preempted || self.prev_state.0 == 0
@@ -434,7 +435,8 @@ pub struct Exec {
 pub struct Exit {
     /// Who.
     pub task: TaskId,
-    /// Whether it is the last thread of its process (the tracepoint tells since Linux 6.15; `false` before).
+    /// Whether no thread of its process is left that has not begun to exit (`signal_struct::live` is 0). When the last
+    /// two threads exit at once, both may say so.
     pub group_dead: bool,
 }
 

@@ -1,4 +1,64 @@
-//! Records what the Linux scheduler does, with BPF, and explains it.
+//! Records what the Linux scheduler does, with BPF, and explains it: why did this task wait, who held the CPU, who woke
+//! whom, and what was lost?
+//!
+//! ```text
+//!   the running kernel                 a trace on disk            a list in a test
+//!   live::Collector                    trace::TraceReader         MemorySource
+//!          |                                  |                        |
+//!          +-------------- Source: poll() -> Batch -------------------+
+//!                                    |
+//!                      Pipeline: one queue per sink, OnFull
+//!                                    |
+//!          +----------------------+--+-------------------+
+//!   trace::TraceWriter      analysis::Sched         a closure, your Sink
+//!                           -> a typed Report
+//! ```
+//!
+//! Every kernel event becomes an [`Event`] in one place and travels in time-ordered [`Batch`]es; whatever is shown is a
+//! [`Sink`] or an [`analysis::Analysis`] over that stream, live and recorded alike. What is missing travels with it, as
+//! [`Loss`].
+//!
+//! # Why did a task wait?
+//!
+//! ```
+//! use schedtrace_core::analysis::{self, Options, Sched};
+//! use schedtrace_core::{
+//!     Batch, Context, Cpu, Event, EventKind, MemorySource, Meta, Nanos, Switch, TaskId, TaskState, Waking,
+//! };
+//!
+//! # fn main() -> schedtrace_core::Result<()> {
+//! let at = |ts, kind| Event { ts: Nanos(ts), cpu: Cpu(0), kind };
+//! let switch = |prev, next, prev_state| {
+//!     let (preempted, prev_prio, next_prio) = (false, 120, 120);
+//!     EventKind::Switch(Switch { prev, next, prev_state, preempted, prev_prio, next_prio })
+//! };
+//! let (ours, other, idle) = (TaskId(1), TaskId(2), TaskId::idle(Cpu(0)));
+//! let events = vec![
+//!     at(1_000, switch(ours, other, TaskState::INTERRUPTIBLE)), // we sleep
+//!     at(2_000, EventKind::Waking(Waking {                      // are woken,
+//!         task: ours, current: other, context: Context::Task, prev_cpu: Cpu(0), on_cpu: false, prio: 120,
+//!     })),
+//!     at(9_000, switch(other, ours, TaskState::INTERRUPTIBLE)), // and get the CPU when the other one sleeps
+//!     at(9_500, switch(ours, idle, TaskState::DEAD)),
+//! ];
+//! let batch = Batch { until: Nanos(10_000), events, ..Batch::default() };
+//! let mut source = MemorySource::new(Meta::default(), [batch]); // or a Collector, or a TraceReader
+//!
+//! let report = analysis::run(&mut source, Sched::new(Options::default()))?;
+//! assert_eq!(report.run_queue.total.wait.max_ns, 7_000);
+//! assert_eq!(report.holders.total.holders[0].share_ratio, 1.0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! To record, see [`live`] (needs root, or `CAP_BPF` and `CAP_PERFMON`); to store and read, [`trace`]; for answers,
+//! [`analysis`].
+//!
+//! # Features
+//!
+//! - `live` (default): the running kernel as a source. Brings libbpf, which needs a C compiler, make, libelf and zlib,
+//!   and no clang.
+//! - `trace` (default): traces on disk. Brings Arrow and Parquet.
 
 pub mod analysis;
 mod error;
@@ -15,6 +75,11 @@ pub mod trace;
 
 pub use error::{Error, Result};
 pub use event::*;
-pub use pipeline::{Pipeline, Summary};
+pub use pipeline::{LossCount, Pipeline, SinkOutcome, Summary};
 pub use sink::{OnFull, Sink};
 pub use source::{Filters, MemorySource, Meta, Poll, Probe, Source};
+
+/// The README's example compiles.
+#[cfg(all(doctest, feature = "live"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

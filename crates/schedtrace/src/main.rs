@@ -1,2 +1,84 @@
-//! .
-fn main() {}
+//! The `schedtrace` command: arguments in, library calls out.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
+
+mod args;
+mod info;
+#[cfg(feature = "live")]
+mod record;
+mod render;
+mod report;
+mod units;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use schedtrace_core::Error;
+
+use crate::args::{Args, Command};
+
+/// Something went wrong; the line on stderr says what.
+const FAILURE: u8 = 1;
+/// As shells have it: the command to run was found, but cannot be run, or was not found.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Why the command ends.
+#[derive(Debug)]
+enum Failure {
+    /// A line for the user.
+    Error(Error),
+    /// The same, with an exit code of its own.
+    Coded(u8, String),
+    /// Whoever read our output has gone: no reason to complain.
+    Pipe,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Writing to stdout failed.
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Pipe,
+            _ => Self::Coded(FAILURE, format!("cannot write to standard output: {error}")),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(args.log_level().into())
+        .with_env_var("SCHEDTRACE_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let done = match args.command {
+        #[cfg(feature = "live")]
+        Command::Record(args) => record::run(&args),
+        Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Info(args) => info::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
+        Err(Failure::Pipe) => ExitCode::SUCCESS,
+        Err(Failure::Error(error)) => complain(FAILURE, &error.to_string()),
+        Err(Failure::Coded(code, text)) => complain(code, &text),
+    }
+}
+
+fn complain(code: u8, text: &str) -> ExitCode {
+    // Nobody is left to tell when stderr is gone too.
+    let _ = writeln!(std::io::stderr(), "schedtrace: {text}");
+    code.into()
+}
+
+/// Writes a report as JSON, for programs.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Coded(FAILURE, error.to_string()))?;
+    writeln!(std::io::stdout(), "{text}").map_err(Failure::from)
+}

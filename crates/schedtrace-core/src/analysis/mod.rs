@@ -1,1 +1,267 @@
-//! .
+//! Why did tasks wait? Typed answers from the stream of events, the same live and recorded.
+//!
+//! [`Sched`] is the standard study. It runs one state machine ([`states`]) over the stream and answers, for one window:
+//!
+//! | question | answer |
+//! |---|---|
+//! | How long did tasks wait for a CPU, and why? | [`RunQueueReport`] |
+//! | Who held the CPU meanwhile? | [`HoldersReport`] |
+//! | Who used the CPUs? | [`CpuTimeReport`] |
+//! | How often did the CPUs change hands? | [`SwitchesReport`] |
+//! | Who woke whom? | [`WakeupsReport`] |
+//! | How far were tasks moved? | [`MigrationsReport`] |
+//! | What is missing from all that? | [`Completeness`] |
+//!
+//! Reports are plain data that serialise; units stand in the names of their fields. For a question of your own,
+//! implement [`states::Observer`], or [`Analysis`] from scratch.
+//!
+//! ```
+//! use schedtrace_core::analysis::{self, GroupBy, Options, Sched};
+//! use schedtrace_core::{Cpu, Event, EventKind, MemorySource, Meta, Nanos, Batch, Switch, TaskId, TaskState};
+//!
+//! // On CPU 0, task 2 preempts task 1 at 10 us and ends at 30 us.
+//! let switch = |ts, prev, next, state, preempted| Event {
+//!     ts: Nanos(ts),
+//!     cpu: Cpu(0),
+//!     kind: EventKind::Switch(Switch {
+//!         prev: TaskId(prev), next: TaskId(next), prev_state: state, preempted, prev_prio: 120, next_prio: 120,
+//!     }),
+//! };
+//! let events = vec![switch(10_000, 1, 2, TaskState::RUNNING, true), switch(30_000, 2, 1, TaskState::DEAD, false)];
+//! let meta = Meta { started: Nanos(1), ..Meta::default() };
+//! let mut source = MemorySource::new(meta, [Batch { until: Nanos(40_000), events, ..Batch::default() }]);
+//!
+//! let report = analysis::run(&mut source, Sched::new(Options { by: GroupBy::Task, ..Options::default() }))?;
+//! assert_eq!(report.run_queue.total.wait.max_ns, 20_000);
+//! assert_eq!(report.holders.total.holders[0].group.to_string(), "<task 2>");
+//! # Ok::<(), schedtrace_core::Error>(())
+//! ```
+
+mod cpu_time;
+mod distribution;
+mod groups;
+mod holders;
+mod loss;
+mod migrations;
+mod observer;
+mod runqueue;
+pub mod states;
+mod study;
+mod switches;
+mod tasks;
+mod timeline;
+mod wakeups;
+
+#[cfg(test)]
+mod tests;
+
+pub use cpu_time::{CpuRow, CpuTimeReport, CpuTimeRow, CpuUse};
+pub use distribution::{Distribution, Summary};
+pub use groups::Group;
+pub use holders::{HeldBy, Holder, HolderOfWait, HoldersReport, HoldersRow};
+pub use loss::{Completeness, LostRow};
+pub use migrations::{MigrationCounts, MigrationRow, MigrationsReport};
+pub use runqueue::{
+    CauseCounts, CauseKind, CauseRow, RunQueueReport, RunQueueRow, RunQueueStats, WaitCounts, WorstWait,
+};
+pub use study::{Report, Sched, Window};
+pub use switches::{SwitchCounts, SwitchCpuRow, SwitchRow, SwitchesReport};
+pub use tasks::{Tasks, Who};
+pub use wakeups::{WakerGroup, WakeupCounts, WakeupPair, WakeupRow, WakeupsReport};
+
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::event::{Batch, Nanos};
+use crate::sink::Sink;
+use crate::source::{Meta, Poll, Source};
+
+/// Answers a question about the stream.
+pub trait Analysis {
+    /// The answer.
+    type Report: Serialize;
+
+    /// Takes the setting, before the first batch.
+    fn begin(&mut self, meta: &Meta) {
+        let _ = meta;
+    }
+
+    /// Takes the next stretch of the stream.
+    fn update(&mut self, batch: &Batch);
+
+    /// Takes what is known after the last batch.
+    fn finish(&mut self, meta: &Meta) {
+        let _ = meta;
+    }
+
+    /// The answer so far, as of the last batch.
+    fn report(&self) -> Self::Report;
+}
+
+/// Reads a source to its end, and gives the answer.
+pub fn run<A: Analysis>(source: &mut (impl Source + ?Sized), mut analysis: A) -> Result<A::Report> {
+    analysis.begin(source.meta());
+    loop {
+        match source.poll(Instant::now() + Duration::from_millis(100))? {
+            Poll::Batch(batch) => analysis.update(&batch),
+            Poll::Idle => {}
+            Poll::End => break,
+        }
+    }
+    analysis.finish(source.meta());
+    Ok(analysis.report())
+}
+
+/// An analysis as a [`Sink`], that others can ask for its report while the stream goes on.
+///
+/// ```
+/// use schedtrace_core::analysis::{Sched, Shared};
+/// use schedtrace_core::{Batch, Sink};
+/// let view = Shared::new(Sched::default());
+/// let mut sink = view.clone();
+/// sink.batch(&Batch::default())?;
+/// assert_eq!(view.report().window.duration_ns, 0);
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Shared<A>(Arc<Mutex<A>>);
+
+impl<A> Clone for Shared<A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<A: Analysis> Shared<A> {
+    /// Shares an analysis.
+    pub fn new(analysis: A) -> Self {
+        Self(Arc::new(Mutex::new(analysis)))
+    }
+
+    /// The answer so far.
+    #[must_use]
+    pub fn report(&self) -> A::Report {
+        self.lock().report()
+    }
+
+    /// The analysis itself. No batch is taken while it is held.
+    pub fn lock(&self) -> MutexGuard<'_, A> {
+        // An analysis that panicked has wrong numbers at worst.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<A: Analysis> Sink for Shared<A> {
+    fn begin(&mut self, meta: &Meta) -> Result<()> {
+        self.lock().begin(meta);
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<()> {
+        self.lock().update(batch);
+        Ok(())
+    }
+
+    fn finish(&mut self, meta: &Meta) -> Result<()> {
+        self.lock().finish(meta);
+        Ok(())
+    }
+}
+
+/// What the rows of a report are.
+///
+/// ```
+/// use schedtrace_core::analysis::GroupBy;
+/// assert_eq!("cgroup".parse(), Ok(GroupBy::Cgroup));
+/// assert!("thread".parse::<GroupBy>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupBy {
+    /// Threads: one life of one thread.
+    #[default]
+    Task,
+    /// Processes: the threads of one life of one process. A process id that is used again is another process.
+    Process,
+    /// Cgroups, by path in the v2 hierarchy.
+    Cgroup,
+    /// CPUs: where it happened. Who held the CPU, and who woke whom, is told by process.
+    Cpu,
+    /// Last-level caches: under which one it happened. Who held the CPU, and who woke whom, is told by process.
+    Llc,
+}
+
+impl GroupBy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Task, Self::Process, Self::Cgroup, Self::Cpu, Self::Llc];
+
+    /// `task`, `process`, `cgroup`, `cpu` or `llc`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Process => "process",
+            Self::Cgroup => "cgroup",
+            Self::Cpu => "cpu",
+            Self::Llc => "llc",
+        }
+    }
+}
+
+impl std::fmt::Display for GroupBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Not the name of something that rows can be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot group by `{0}`: use one of {list}", list = GroupBy::ALL.map(GroupBy::name).join(", "))]
+pub struct UnknownGrouping(pub String);
+
+impl From<UnknownGrouping> for Error {
+    fn from(unknown: UnknownGrouping) -> Self {
+        Self::Invalid(unknown.to_string())
+    }
+}
+
+impl FromStr for GroupBy {
+    type Err = UnknownGrouping;
+    fn from_str(name: &str) -> Result<Self, UnknownGrouping> {
+        Self::ALL.into_iter().find(|by| by.name() == name).ok_or_else(|| UnknownGrouping(name.to_owned()))
+    }
+}
+
+/// What to report, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What the rows are.
+    pub by: GroupBy,
+    /// How many rows, pairs and worst waits at most.
+    pub top: usize,
+    /// Begin here; by default, where the recording begins. What was before is read, but not counted.
+    pub from: Option<Nanos>,
+    /// End before this; by default, with the stream.
+    pub until: Option<Nanos>,
+    /// Give rows to the recorder's own threads, and count their waits.
+    pub include_recorder: bool,
+    /// Take waits during which events are missing for samples, too.
+    pub include_doubtful: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            by: GroupBy::default(),
+            top: 20,
+            from: None,
+            until: None,
+            include_recorder: false,
+            include_doubtful: false,
+        }
+    }
+}

@@ -1,1 +1,33 @@
-//! .
+//! The running kernel as a [`Source`](crate::Source): the [`Collector`].
+//!
+//! ```text
+//!  Collector::builder()   options                              needs nothing
+//!    .load()?             programs loaded, maps made           needs CAP_BPF and CAP_PERFMON
+//!    .start()?            tasks listed, programs attached      needs them too
+//!  Collector              a Source: poll() gives batches
+//!    .stopper()           a handle that ends it from any thread or signal handler's thread
+//!  Poll::End              detached, and every ring read to its end
+//! ```
+//!
+//! Dropping a collector at any point detaches its programs and frees their maps.
+//!
+//! # From the kernel to a batch
+//!
+//! One BPF program per tracepoint puts records of 24 bytes (32 with the ring's header) on the ring of its CPU's shard.
+//! One thread per shard reads its ring whenever it is a quarter full, and at least every 50 ms, decodes, and sends a
+//! chunk of events with a watermark over a bounded channel. [`Collector::poll`](crate::Source::poll) merges the chunks
+//! by time. A ring that is full drops records and counts them, per CPU and kind, with the time of the first and the
+//! last; the count travels as [`Loss`](crate::Loss) over a ring of its own.
+
+mod builder;
+mod decode;
+mod kernel;
+mod probes;
+mod ring;
+mod running;
+mod shard;
+mod shards;
+
+pub use builder::{CollectorBuilder, Loaded};
+pub use running::{Collector, Stopper};
+pub use shards::ShardPolicy;

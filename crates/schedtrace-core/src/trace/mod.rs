@@ -1,1 +1,69 @@
-//! .
+//! Traces on disk: [`TraceWriter`] is a [`Sink`](crate::Sink), [`TraceReader`] a [`Source`](crate::Source).
+//!
+//! A trace is a directory of Parquet tables, so that every data tool opens it without us:
+//!
+//! ```text
+//! run.schedtrace/
+//!   meta.json                          the setting: host, kernel, topology, clocks, probes; completeness once finished
+//!   commit.json                        how far it has come: replaced at each commit
+//!   lock                               held while it is recorded, gone when it is finished
+//!   events/sched_switch/00000000.parquet, ...     sched_waking, sched_wakeup_new, sched_migrate_task, task_lifecycle, snapshot
+//!   tasks/00000000.parquet, ...        who the tasks are: `task_id` is what the events name
+//!   cgroups/00000000.parquet, ...      paths of cgroups
+//!   loss/00000000.parquet, ...         what is known to be missing
+//! ```
+//!
+//! The number is that of the *segment*: a stretch of time in all tables, so that segment 7 of one table goes with segment
+//! 7 of the others. Each segment begins with the identities that hold when it begins (`carried`), so that it can be read
+//! without those before it. Units stand in the names of columns; times are `CLOCK_MONOTONIC`.
+//!
+//! A task can be announced more than once: when its name changes, and at the begin of each segment. With DuckDB:
+//!
+//! ```sql
+//! select t.comm, count(*) as switches
+//! from 'run.schedtrace/events/sched_switch/*.parquet' s
+//! asof join 'run.schedtrace/tasks/*.parquet' t on s.next_task = t.task_id and s.ts_ns >= t.since_ns
+//! group by t.comm order by switches desc;
+//! ```
+//!
+//! # Columns
+//!
+//! | table | columns |
+//! |---|---|
+//! | all events | `ts_ns`, `cpu` |
+//! | `sched_switch` | `prev_task`, `next_task`, `prev_state` (`TASK_*` bits), `preempted`, `prev_prio`, `next_prio` |
+//! | `sched_waking` | `task`, `current_task`, `context` (task, softirq, hardirq, nmi), `prev_cpu`, `on_cpu`, `prio` |
+//! | `sched_wakeup_new` | `task`, `parent_task`, `target_cpu`, `prio` |
+//! | `sched_migrate_task` | `task`, `from_cpu`, `to_cpu`, `prio` |
+//! | `task_lifecycle` | `event` (fork, exec, exit, free, rename), `task` (of a fork: the child), `parent_task`, `old_tid`, `group_dead` |
+//! | `snapshot` | `task`, `running` |
+//! | `tasks` | `task_id`, `tid`, `pid`, `ppid`, `comm`, `cgroup_id`, `start_ns`, `since_ns`, `kernel`, `recorder`, `seen_ns`, `carried` |
+//! | `cgroups` | `cgroup_id`, `path`, `seen_ns`, `carried` |
+//! | `loss` | `place`, `kind`, `count`, `from_ns`, `until_ns`, `seen_ns` |
+//!
+//! `seen_ns` is where in the stream the row belongs. The idle task of CPU *n* has the id 2³¹ + *n*; it is in `tasks` too.
+//!
+//! # In flight
+//!
+//! The newest segment of each table is an Arrow IPC stream (`.arrows`), appended record batch by record batch. At each
+//! commit what was written is brought to the disk, and `commit.json` says how many bytes of each table count; readers go
+//! no further. When a segment is large enough a thread in the background turns it into Parquet, sorted by time, and
+//! removes the streams once all Parquet files are in place.
+
+mod column;
+mod commit;
+mod footer;
+mod identity;
+mod info;
+mod reader;
+mod retention;
+mod schema;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod untrusted;
+mod writer;
+
+pub use info::{Completeness, LossCount, Removed, TableInfo, TraceInfo, TraceState, Window};
+pub use reader::TraceReader;
+pub use writer::{TraceWriter, WriterOptions};

@@ -1,0 +1,156 @@
+//! What crosses the rings: `src/bpf/wire.h` in Rust.
+//!
+//! Every record begins with its type. A test compares each struct with the object's BTF, field by field.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Record types that are also counted per kind; the numbers are those of `schedtrace_core::Kind`.
+pub mod rec_type {
+    /// [`Switch`](super::Switch)
+    pub const SWITCH: u8 = 0;
+    /// [`Waking`](super::Waking)
+    pub const WAKING: u8 = 1;
+    /// [`WakeupNew`](super::WakeupNew)
+    pub const WAKEUP_NEW: u8 = 2;
+    /// [`Migrate`](super::Migrate)
+    pub const MIGRATE: u8 = 3;
+    /// [`Life`](super::Life)
+    pub const FORK: u8 = 4;
+    /// [`Life`](super::Life)
+    pub const EXEC: u8 = 5;
+    /// [`Life`](super::Life)
+    pub const EXIT: u8 = 6;
+    /// [`Life`](super::Life)
+    pub const FREE: u8 = 7;
+    /// [`Life`](super::Life)
+    pub const RENAME: u8 = 8;
+    /// Only counted.
+    pub const SNAPSHOT: u8 = 9;
+    /// [`TaskRecord`](super::TaskRecord)
+    pub const TASK: u8 = 10;
+    /// [`LossRecord`](super::LossRecord)
+    pub const LOSS: u8 = 32;
+}
+
+/// How many kinds are counted.
+pub const KINDS: usize = 11;
+
+/// In `flags` of any record: a task has no id, and a [`Raw`] follows.
+pub const RAW: u8 = 0x80;
+/// In `flags` of a [`Switch`]: the task was preempted.
+pub const SWITCH_PREEMPT: u8 = 0x01;
+/// In `flags` of a [`Waking`]: the task was on a CPU.
+pub const WAKING_ON_CPU: u8 = 0x01;
+/// Where in `flags` of a [`Waking`] the context stands: 0 task, 1 softirq, 2 hardirq, 3 NMI.
+pub const WAKING_CONTEXT_SHIFT: u8 = 1;
+/// In `flags` of a [`Life`] of type `EXIT`: the last thread of its process.
+pub const EXIT_GROUP_DEAD: u8 = 0x01;
+/// In `flags` of a [`TaskRecord`]: a kernel thread.
+pub const TASK_KTHREAD: u8 = 0x01;
+/// In `flags` of a [`TaskRecord`]: it was on a CPU.
+pub const TASK_ON_CPU: u8 = 0x02;
+/// In `flags` of a [`TaskRecord`] of the listing: the filters let it and its CPU through.
+pub const TASK_SELECTED: u8 = 0x04;
+
+macro_rules! records {
+    ($($(#[$doc:meta])* $name:ident = $c_name:literal { $($field:ident : $type:ty),* $(,)? })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+            #[repr(C)]
+            #[allow(missing_docs)]
+            pub struct $name { $(pub $field: $type),* }
+        )*
+
+        #[cfg(test)]
+        fn layouts() -> Vec<(&'static str, usize, Vec<(&'static str, usize)>)> {
+            vec![$((
+                $c_name,
+                size_of::<$name>(),
+                vec![$((stringify!($field), std::mem::offset_of!($name, $field))),*],
+            )),*]
+        }
+    };
+}
+
+records! {
+    /// `sched_switch`.
+    Switch = "rec_switch" {
+        r#type: u8, flags: u8, cpu: u16, prev: u32, ts: u64, next: u32, prev_state: u16, prev_prio: u8, next_prio: u8,
+    }
+    /// `sched_waking`.
+    Waking = "rec_waking" {
+        r#type: u8, flags: u8, cpu: u16, task: u32, ts: u64, current_task: u32, prev_cpu: u16, prio: u8, pad: u8,
+    }
+    /// `sched_wakeup_new`.
+    WakeupNew = "rec_wakeup_new" {
+        r#type: u8, flags: u8, cpu: u16, task: u32, ts: u64, parent: u32, target_cpu: u16, prio: u8, pad: u8,
+    }
+    /// `sched_migrate_task`.
+    Migrate = "rec_migrate" {
+        r#type: u8, flags: u8, cpu: u16, task: u32, ts: u64, from: u16, to: u16, prio: u8, pad: [u8; 3],
+    }
+    /// Fork, exec, exit, free, rename.
+    Life = "rec_life" {
+        r#type: u8, flags: u8, cpu: u16, task: u32, ts: u64, child: u32, old_tid: u32,
+    }
+    /// Who the tasks without an id are; follows a record with [`RAW`].
+    Raw = "rec_raw" {
+        a_ptr: u64, b_ptr: u64, a_tid: u32, b_tid: u32,
+    }
+    /// Who a task is.
+    TaskRecord = "rec_task" {
+        r#type: u8, flags: u8, cpu: u16, id: u32, ts: u64, ptr: u64, start: u64, cgroup: u64, tid: u32, tgid: u32,
+        ppid: u32, state: u32, comm: [u8; 16],
+    }
+    /// What a CPU could not send.
+    LossRecord = "rec_loss" {
+        r#type: u8, flags: u8, cpu: u16, pad: u32, ts: u64, from: u64, until: u64, lost: [u64; KINDS],
+    }
+    /// The switches of a running recorder.
+    Control = "control" {
+        enabled: u64, preempt_count_from_rq: i64,
+    }
+    /// Counters and settings of one CPU.
+    CpuState = "cpu_state" {
+        emitted: [u64; KINDS], lost: [u64; KINDS], loss_from: u64, loss_until: u64, preempt_count_at: u64,
+        records: u32, shard: u16, selected: u8, pad: u8, alignment: [u64; 6],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libbpf_rs::btf::types::Struct;
+    use libbpf_rs::btf::{Btf, HasSize};
+
+    #[test]
+    fn the_structs_are_those_of_the_object() {
+        let btf = Btf::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/src/bpf/sched.bpf.o")).unwrap();
+        let layouts = layouts();
+        assert_eq!(layouts.len(), 10);
+        for (name, size, fields) in layouts {
+            let theirs = btf.type_by_name::<Struct<'_>>(name).unwrap_or_else(|| panic!("{name} is not in the object"));
+            assert_eq!(theirs.size(), size, "size of {name}");
+            let fields: Vec<_> = fields.into_iter().filter(|(field, _)| *field != "alignment").collect();
+            assert_eq!(theirs.len(), fields.len(), "fields of {name}");
+            for (member, (field, offset)) in theirs.iter().zip(fields) {
+                let member_name = member.name.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                assert_eq!(member_name, field.trim_start_matches("r#"), "in {name}");
+                let bits = match member.attr {
+                    libbpf_rs::btf::types::MemberAttr::Normal { offset } => offset,
+                    libbpf_rs::btf::types::MemberAttr::BitField { .. } => panic!("{name}.{member_name} is a bit field"),
+                };
+                assert_eq!(bits as usize, offset * 8, "{name}.{member_name}");
+            }
+        }
+    }
+
+    #[test]
+    fn scheduling_records_take_32_bytes_on_the_ring() {
+        const RING_HEADER: usize = 8;
+        for size in [size_of::<Switch>(), size_of::<Waking>(), size_of::<WakeupNew>(), size_of::<Migrate>()] {
+            assert_eq!(size + RING_HEADER, 32);
+        }
+    }
+}

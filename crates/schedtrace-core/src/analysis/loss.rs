@@ -1,0 +1,228 @@
+//! What is missing: which stretches of time cannot be trusted, and how complete a report is.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::Serialize;
+
+use super::tasks::clean;
+use crate::event::{Batch, Kind, Loss, LossPlace, Nanos};
+
+/// So many stretches are remembered.
+const MAX_STRETCHES: usize = 1 << 10;
+/// So many places and kinds are told apart.
+const MAX_ROWS: usize = 1 << 8;
+/// The longest name of a place that is kept, in bytes.
+const MAX_PLACE: usize = 64;
+
+/// The stretches of time in which switches or wakeups are known to be missing.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    /// Disjoint and sorted, both ends included.
+    stretches: VecDeque<(Nanos, Nanos)>,
+    /// Stretches that ended before are forgotten.
+    forgotten: Option<Nanos>,
+    /// Whether who ran at the start may be missing.
+    snapshot: bool,
+}
+
+impl Doubt {
+    pub(super) fn read(&mut self, batch: &Batch) {
+        for loss in &batch.lost {
+            self.snapshot |= matches!(loss.kind, None | Some(Kind::Snapshot));
+            if loss.kind.is_none_or(decisive) && loss.count > 0 {
+                self.add(loss.from.min(loss.until), loss.until);
+            }
+        }
+        for event in &batch.late {
+            if decisive(event.kind.kind()) {
+                self.add(event.ts, event.ts);
+            }
+        }
+    }
+
+    fn add(&mut self, mut from: Nanos, mut until: Nanos) {
+        let first = self.stretches.partition_point(|stretch| stretch.1 < from);
+        let after = self.stretches.partition_point(|stretch| stretch.0 <= until);
+        for &(a, b) in self.stretches.range(first..after.max(first)) {
+            from = from.min(a);
+            until = until.max(b);
+        }
+        self.stretches.drain(first..after.max(first));
+        self.stretches.insert(first, (from, until));
+        if self.stretches.len() > MAX_STRETCHES
+            && let Some((_, until)) = self.stretches.pop_front()
+        {
+            self.forgotten = self.forgotten.max(Some(until));
+        }
+    }
+
+    /// Whether something is missing between these times, or might be for all that is remembered.
+    pub(super) fn touches(&self, from: Nanos, until: Nanos) -> bool {
+        if self.forgotten.is_some_and(|end| from <= end) {
+            return true;
+        }
+        match self.stretches.back() {
+            None => false,
+            Some(last) if last.1 < from => false,
+            Some(_) => {
+                let first = self.stretches.partition_point(|stretch| stretch.1 < from);
+                self.stretches.get(first).is_some_and(|stretch| stretch.0 <= until)
+            }
+        }
+    }
+
+    /// Whether who ran at the start may be missing.
+    pub(super) fn of_snapshot(&self) -> bool {
+        self.snapshot
+    }
+}
+
+/// Whether waits and runs cannot be told without events of this kind.
+fn decisive(kind: Kind) -> bool {
+    matches!(kind, Kind::Switch | Kind::Waking | Kind::WakeupNew)
+}
+
+/// How complete a report is. Read it before the numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Completeness {
+    /// Events that are known to be missing in the window, by place and kind.
+    pub lost: Vec<LostRow>,
+    /// All of them together.
+    pub lost_total: u64,
+    /// Events that came behind the watermark. They are not missing from a trace, but no analysis saw them.
+    pub late: u64,
+    /// The recording left out processes, cgroups or CPUs on purpose: who held a CPU may not be known.
+    pub filtered: bool,
+    /// Threads of the recorder were left out of rows and latencies. They are still named where they held a CPU.
+    pub recorder_left_out: bool,
+    /// Waits cut off by an edge of the window: begun before it, or not over at its end. Of these, only a lower bound
+    /// is known; they are no samples of a latency.
+    pub censored_waits: u64,
+    /// Waits during which events are missing. They are in no latency, and in no other number unless it says so.
+    pub in_loss: u64,
+    /// Times that a task got a CPU although nothing was seen that made it runnable: its wait is not measured.
+    pub unseen_starts: u64,
+}
+
+impl Completeness {
+    /// Whether nothing is known to be missing.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.lost_total == 0 && self.late == 0 && self.in_loss == 0
+    }
+}
+
+/// Events that are missing at one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LostRow {
+    /// Where: `ring:3`, `nested`, `queue:trace` (see [`LossPlace`]).
+    pub place: String,
+    /// Which kind, where that is known.
+    pub kind: Option<Kind>,
+    /// How many.
+    pub count: u64,
+}
+
+/// Counts what is missing in a window.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    rows: BTreeMap<(String, Option<Kind>), u64>,
+    total: u64,
+    late_events: u64,
+    late_losses: u64,
+}
+
+impl Losses {
+    /// Counts what is missing between these times.
+    pub(super) fn read(&mut self, batch: &Batch, from: Nanos, until: Nanos) {
+        let inside = |event: &&crate::event::Event| (from..until).contains(&event.ts);
+        self.late_events = self.late_events.saturating_add(batch.late.iter().filter(inside).count() as u64);
+        for loss in batch.lost.iter().filter(|loss| loss.until >= from && loss.from < until) {
+            self.add(loss);
+        }
+    }
+
+    fn add(&mut self, loss: &Loss) {
+        if loss.place == LossPlace::Late {
+            self.late_losses = self.late_losses.saturating_add(loss.count);
+            return;
+        }
+        self.total = self.total.saturating_add(loss.count);
+        let mut key = (clean(&loss.place.to_string(), MAX_PLACE), loss.kind);
+        if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&key) {
+            key = ("elsewhere".to_owned(), None);
+        }
+        let row = self.rows.entry(key).or_default();
+        *row = row.saturating_add(loss.count);
+    }
+
+    /// What has to do with losses, the rest zero.
+    pub(super) fn completeness(&self) -> Completeness {
+        let row = |((place, kind), &count): (&(String, Option<Kind>), &u64)| LostRow {
+            place: place.clone(),
+            kind: *kind,
+            count,
+        };
+        Completeness {
+            lost: self.rows.iter().map(row).collect(),
+            lost_total: self.total,
+            // The same events, told of twice.
+            late: self.late_events.max(self.late_losses),
+            ..Completeness::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ShardId;
+    use proptest::prelude::*;
+
+    fn loss(from: u64, until: u64) -> Loss {
+        let (from, until) = (Nanos(from), Nanos(until));
+        Loss { place: LossPlace::Ring(ShardId(0)), kind: Some(Kind::Switch), count: 1, from, until }
+    }
+
+    proptest! {
+        #[test]
+        fn stretches_answer_as_a_list_would(
+            stretches in prop::collection::vec((0..200u64, 0..20u64), 0..40),
+            asked in prop::collection::vec((0..220u64, 0..30u64), 0..40),
+        ) {
+            let mut doubt = Doubt::default();
+            let lost = stretches.iter().map(|&(from, length)| loss(from, from + length)).collect();
+            doubt.read(&Batch { lost, ..Batch::default() });
+            for (from, length) in asked {
+                let truth = stretches.iter().any(|&(a, b)| a <= from + length && from <= a + b);
+                prop_assert_eq!(doubt.touches(Nanos(from), Nanos(from + length)), truth);
+            }
+            prop_assert!(doubt.stretches.iter().zip(doubt.stretches.iter().skip(1)).all(|(a, b)| a.1 < b.0));
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_stays_doubtful() {
+        let mut doubt = Doubt::default();
+        let lost = (0..2 * MAX_STRETCHES as u64).map(|n| loss(n * 10, n * 10 + 1)).collect();
+        doubt.read(&Batch { lost, ..Batch::default() });
+        assert_eq!(doubt.stretches.len(), MAX_STRETCHES);
+        assert!(doubt.touches(Nanos(5), Nanos(6)));
+        let last = 2 * MAX_STRETCHES as u64 * 10;
+        assert!(!doubt.touches(Nanos(last - 7), Nanos(last)));
+    }
+
+    #[test]
+    fn places_are_bounded_and_clean_and_late_counts_once() {
+        let mut losses = Losses::default();
+        let lost = (0..1_000).map(|n| Loss { place: LossPlace::Queue(format!("a\n{n}").into()), ..loss(5, 5) });
+        let late = Loss { place: LossPlace::Late, count: 2, ..loss(5, 5) };
+        let batch = Batch { lost: lost.chain([late, loss(900, 901)]).collect(), ..Batch::default() };
+        losses.read(&batch, Nanos(0), Nanos(100));
+        let told = losses.completeness();
+        assert!(told.lost.len() <= MAX_ROWS + 1);
+        assert!(told.lost.iter().all(|row| !row.place.contains('\n')));
+        assert_eq!((told.lost_total, told.late), (1_000, 2));
+        assert_eq!(told.lost.iter().map(|row| row.count).sum::<u64>(), 1_000);
+    }
+}

@@ -1,0 +1,591 @@
+//! The state machine that every analysis stands on: what each thread and each CPU is doing, from the events alone.
+//!
+//! ```text
+//!                     switch out, still runnable
+//!            +-----------------------------------------+
+//!            v                                         |
+//!        waiting  ----------- switch in --------->  running
+//!            ^                                         |
+//!            |                                         | switch out, asleep       switch out, dead
+//!            +------- waking ------  blocked  <--------+------------------------>  dead
+//! ```
+//!
+//! What is not yet known, and what missing events made unknowable, is *unknown*: it is never guessed, never counted
+//! twice, and never negative. The rules are those of `kernel/sched/core.c`:
+//!
+//! - A switch-out of a runnable task begins a wait at once, whatever state it is in.
+//! - A waking of a blocked task begins a wait. Who waits already goes on waiting for its first waker.
+//! - A waking may come while the task is still on a CPU. It is *held*. If the task's next switch-out sleeps, the kernel may
+//!   have taken the task off its queue before the waking (then it waits from the switch-out on), or not (then the
+//!   waking had only kept it from an earlier sleep). What comes next tells: in the second case, another waking comes
+//!   before the task runs, and the wait begins there. Until then the wait is *tentative*.
+//! - The kernel chooses a woken task's CPU after the waking, with interrupts off. So a migration that directly and soon
+//!   follows the waking on the waker's CPU says where the task waits; a later one moves it from one queue to another.
+//! - A CPU's first switch tells who had it since the recording began, if nothing else was heard of that task.
+
+use crate::event::{Batch, Context, Cpu, Event, EventKind, Migrate, Nanos, Snapshot, Switch};
+use crate::event::{TaskId, Waker, WakeupNew, Waking};
+use crate::source::Meta;
+use crate::system::Topology;
+
+use super::groups::{Gone, GroupIx};
+use super::loss::Doubt;
+pub use super::observer::{
+    Cause, Left, Migrated, Observer, Ran, Seen, Segment, Span, Switched, WaitEnd, Waited, Woken,
+};
+use super::tasks::NO_SLOT;
+pub use super::tasks::{TaskRef, Tasks};
+pub use super::timeline::{CpuRef, Cpus, Occupant};
+
+/// So many stretches of one wait are told apart by CPU; of a task that is moved more often, the rest is one stretch.
+const MAX_SEGMENTS: usize = 64;
+/// Choosing a CPU takes microseconds. What a silent CPU does later is to pull over a task that it once woke.
+const CHOICE: Nanos = Nanos(100_000);
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    /// Nothing was heard of it yet.
+    #[default]
+    Unknown,
+    /// Events are missing, so nobody knows what it does.
+    Lost,
+    Running(CpuRef),
+    Waiting(Waiting),
+    Blocked,
+    Dead,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    from: Nanos,
+    cause: Cause,
+    cpu: CpuRef,
+    /// Since when on this CPU's queue.
+    since: Nanos,
+    /// Another waking would show that the wait had not begun before.
+    tentative: bool,
+}
+
+#[derive(Debug, Default)]
+struct Thread {
+    /// Whose state it is: places are reused.
+    id: Option<TaskId>,
+    state: State,
+    /// The last waking that came while it was on a CPU.
+    held: Option<Waker>,
+    /// Finished parts of the present wait.
+    segments: Vec<Segment>,
+}
+
+/// The state of all threads and CPUs.
+///
+/// Feed it batches in order; it tells an [`Observer`] what happened, when it is over. What is still going on is told
+/// by [`open`](Self::open), as often as it is asked for, without changing anything.
+///
+/// ```
+/// use schedtrace_core::analysis::states::{Observer, Ran, Seen, States};
+/// use schedtrace_core::{Cpu, Event, EventKind, Nanos, Switch, TaskId, TaskState};
+///
+/// #[derive(Default)]
+/// struct Longest(Nanos);
+/// impl Observer for Longest {
+///     fn ran(&mut self, ran: &Ran, _: &Seen<'_>) {
+///         self.0 = self.0.max(ran.span.until - ran.span.from);
+///     }
+/// }
+///
+/// let (mut states, mut longest) = (States::default(), Longest::default());
+/// for (ts, prev, next) in [(10, 1, 2), (40, 2, 1)] {
+///     let switch = Switch {
+///         prev: TaskId(prev), next: TaskId(next), prev_state: TaskState::RUNNING, preempted: true, prev_prio: 120, next_prio: 120,
+///     };
+///     states.event(&Event { ts: Nanos(ts), cpu: Cpu(0), kind: EventKind::Switch(switch) }, &mut longest);
+/// }
+/// assert_eq!(longest.0, Nanos(30));
+/// ```
+#[derive(Debug, Default)]
+pub struct States {
+    tasks: Tasks,
+    cpus: Cpus,
+    threads: Vec<Thread>,
+    doubt: Doubt,
+    topology: Topology,
+    /// Only these CPUs were recorded, sorted; all if empty.
+    only: Vec<u16>,
+    started: Option<Nanos>,
+    now: Nanos,
+}
+
+impl States {
+    /// The state machine over a task table, which says how tasks are grouped.
+    pub(super) fn new(tasks: Tasks) -> Self {
+        Self { tasks, ..Self::default() }
+    }
+
+    /// Takes the setting, before the first event.
+    pub fn begin(&mut self, meta: &Meta) {
+        self.tasks.set_filters(&meta.filters);
+        self.topology = meta.topology.clone();
+        self.only = meta.filters.cpus.clone();
+        self.only.sort_unstable();
+        if meta.started > Nanos::ZERO {
+            self.start(meta.started);
+        }
+    }
+
+    /// Takes a batch: identities and losses first, then the events.
+    pub fn update(&mut self, batch: &Batch, out: &mut impl Observer) {
+        self.read(batch);
+        for event in &batch.events {
+            self.event(event, out);
+        }
+        self.advance(batch.until);
+    }
+
+    /// Takes the identities and losses of a batch.
+    pub fn read(&mut self, batch: &Batch) {
+        self.tasks.read(batch);
+        self.doubt.read(batch);
+        self.cpus.silence_is_idle &= !self.doubt.of_snapshot();
+    }
+
+    /// Nothing that comes is earlier.
+    pub fn advance(&mut self, until: Nanos) {
+        // The end of a stream may be told as the end of time.
+        if until != Nanos::MAX && self.started.is_some() {
+            self.now = self.now.max(until);
+        }
+    }
+
+    /// When the recording began, or its first event came; none as long as neither is known.
+    #[must_use]
+    pub fn started(&self) -> Option<Nanos> {
+        self.started
+    }
+
+    /// How far time has come.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// Who the tasks are.
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// The CPUs.
+    #[must_use]
+    pub fn cpus(&self) -> &Cpus {
+        &self.cpus
+    }
+
+    fn start(&mut self, at: Nanos) {
+        self.started = Some(at);
+        self.now = at;
+        let online: Vec<Cpu> = self.topology.cpus.iter().filter(|info| info.online).map(|info| info.cpu).collect();
+        for cpu in online {
+            self.cpu(cpu);
+        }
+    }
+
+    /// Takes the next event. One that comes too late counts as of now.
+    pub fn event(&mut self, event: &Event, out: &mut impl Observer) {
+        if self.started.is_none() {
+            self.start(event.ts);
+        }
+        self.now = self.now.max(event.ts);
+        let Some(cpu) = self.cpu(event.cpu) else { return };
+        let waking = self.cpus.at_mut(cpu).waking.take();
+        match event.kind {
+            EventKind::Switch(switch) => self.switch(cpu, &switch, out),
+            EventKind::Waking(waking) => self.waking(cpu, &waking, out),
+            EventKind::WakeupNew(wakeup) => self.wakeup_new(cpu, &wakeup, out),
+            EventKind::Migrate(migrate) => self.migrate(waking, &migrate, out),
+            EventKind::Snapshot(snapshot) => self.snapshot(cpu, &snapshot),
+            EventKind::Free { task } => self.free(task),
+            // Who the tasks are comes with the batch; what they do, with switches and wakeups.
+            _ => {}
+        }
+    }
+
+    /// Tells what is going on until now, as far as it is known, without changing anything.
+    pub fn open(&self, out: &mut impl Observer) {
+        let seen = Seen { tasks: &self.tasks, cpus: &self.cpus };
+        for cpu in self.cpus.watched() {
+            let span = self.span(cpu.cpu, cpu.since, self.now);
+            match cpu.on {
+                Occupant::Task(task) => out.ran(&Ran { task, span, left: Left::Open }, &seen),
+                Occupant::Idle => out.idled(&span, &seen),
+                Occupant::Unseen if self.cpus.silent(cpu) => out.idled(&span, &seen),
+                Occupant::Unseen => out.unseen(&span, &seen),
+            }
+        }
+        let mut segments = Vec::new();
+        for (slot, thread) in self.threads.iter().enumerate() {
+            if let (State::Waiting(waiting), Some(id)) = (thread.state, thread.id)
+                && !waiting.tentative
+                && self.cpus.at(waiting.cpu).watched
+            {
+                segments.clone_from(&thread.segments);
+                segments.push(Segment { cpu: waiting.cpu, from: waiting.since, until: self.now });
+                let task = TaskRef { id, slot: slot as u32 };
+                out.waited(&self.waited(task, &waiting, waiting.cpu, &segments, WaitEnd::Open), &seen);
+            }
+        }
+    }
+
+    fn span(&self, cpu: CpuRef, from: Nanos, until: Nanos) -> Span {
+        Span { cpu, from, until, doubtful: self.doubt.touches(from, until) }
+    }
+
+    fn waited<'a>(
+        &self,
+        task: TaskRef,
+        wait: &Waiting,
+        cpu: CpuRef,
+        segments: &'a [Segment],
+        end: WaitEnd,
+    ) -> Waited<'a> {
+        Waited {
+            task,
+            cpu,
+            from: wait.from,
+            until: self.now,
+            cause: wait.cause,
+            segments,
+            migrated: segments.len() > 1,
+            end,
+            doubtful: end == WaitEnd::Unseen || self.doubt.touches(wait.from, self.now),
+        }
+    }
+
+    /// Where a CPU's state is kept; none if there are too many.
+    fn cpu(&mut self, cpu: Cpu) -> Option<CpuRef> {
+        if let Some(cpu) = self.cpus.get(cpu) {
+            return Some(cpu);
+        }
+        let watched = self.only.is_empty() || self.only.binary_search(&cpu.0).is_ok();
+        let llc = self.topology.get(cpu).map(|info| info.llc);
+        let group = self.tasks.join_cpu(cpu, llc);
+        self.cpus.add(cpu, watched, group, self.started.unwrap_or_default())
+    }
+
+    /// The state of a task; none for idle tasks and those that are too many.
+    fn thread(&mut self, task: TaskRef) -> Option<&mut Thread> {
+        let at = task.slot as usize;
+        if task.slot == NO_SLOT {
+            return None;
+        }
+        if at >= self.threads.len() {
+            self.threads.resize_with(at + 1, Thread::default);
+        }
+        let thread = &mut self.threads[at];
+        if thread.id != Some(task.id) {
+            thread.segments.clear();
+            (thread.id, thread.state, thread.held) = (Some(task.id), State::Unknown, None);
+        }
+        Some(thread)
+    }
+
+    fn state(&mut self, task: TaskRef) -> State {
+        self.thread(task).map_or(State::Unknown, |thread| thread.state)
+    }
+
+    fn set(&mut self, task: TaskRef, state: State) {
+        if let Some(thread) = self.thread(task) {
+            thread.state = state;
+        }
+    }
+
+    fn begin_wait(&mut self, task: TaskRef, wait: Waiting) {
+        if let Some(thread) = self.thread(task) {
+            thread.segments.clear();
+            thread.state = State::Waiting(wait);
+        }
+    }
+
+    fn switch(&mut self, cpu: CpuRef, switch: &Switch, out: &mut impl Observer) {
+        // No kernel does that, and nobody could say who had the CPU.
+        if switch.prev == switch.next {
+            return;
+        }
+        let prev = match self.cpus.at(cpu).on {
+            Occupant::Task(task) if task.id == switch.prev => task,
+            _ => self.tasks.find(switch.prev),
+        };
+        let next = self.tasks.find(switch.next);
+        let left = match switch {
+            _ if switch.prev_ends() => Left::Died,
+            _ if switch.prev_runnable() => Left::Preempted { in_kernel: switch.preempted },
+            _ => Left::Slept(switch.prev_state),
+        };
+        let was = self.vacate(cpu, prev, left, out);
+        let on = if switch.next.is_idle() { Occupant::Idle } else { Occupant::Task(next) };
+        let now = self.now;
+        self.cpus.turn(cpu, was, now, on, &self.tasks);
+        out.switched(&Switched { at: now, cpu, prev, next, left }, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+        if !switch.prev.is_idle() {
+            self.leave(cpu, prev, left, switch.next, out);
+        }
+        if !switch.next.is_idle() {
+            self.enter(cpu, next, out);
+        }
+    }
+
+    /// Tells who had the CPU until now, when `prev` leaves it.
+    fn vacate(&mut self, cpu: CpuRef, prev: TaskRef, left: Left, out: &mut impl Observer) -> Occupant {
+        let untold = matches!(self.state(prev), State::Unknown);
+        let state = self.cpus.at_mut(cpu);
+        let fresh = std::mem::replace(&mut state.fresh, false);
+        let (since, now) = (state.since, self.now);
+        let leaving = if prev.id.is_idle() { Occupant::Idle } else { Occupant::Task(prev) };
+        let (was, from) = match state.on {
+            on if on == leaving => (on, since),
+            Occupant::Task(other) => {
+                self.lose(cpu, other);
+                (Occupant::Unseen, since)
+            }
+            // Nothing else was heard of it: it had the CPU all the time, or since it was created.
+            Occupant::Unseen if fresh && (untold || prev.id.is_idle()) => {
+                let created = self.tasks.identity(prev).map_or(Nanos::ZERO, |task| task.start);
+                (leaving, since.max(created).min(now))
+            }
+            Occupant::Idle | Occupant::Unseen => (Occupant::Unseen, since),
+        };
+        if from > since {
+            self.cpus.push(cpu, Occupant::Unseen, from, &self.tasks);
+        }
+        if self.cpus.at(cpu).watched {
+            let seen = Seen { tasks: &self.tasks, cpus: &self.cpus };
+            if from > since {
+                out.unseen(&self.span(cpu, since, from), &seen);
+            }
+            let span = self.span(cpu, from, now);
+            match was {
+                Occupant::Task(task) => out.ran(&Ran { task, span, left }, &seen),
+                Occupant::Idle => out.idled(&span, &seen),
+                Occupant::Unseen => out.unseen(&span, &seen),
+            }
+        }
+        was
+    }
+
+    /// The task has left the CPU it was seen on, but nobody knows when, nor what it does.
+    fn lose(&mut self, cpu: CpuRef, task: TaskRef) {
+        if let Some(thread) = self.thread(task)
+            && matches!(thread.state, State::Running(on) if on == cpu)
+        {
+            (thread.state, thread.held) = (State::Lost, None);
+        }
+    }
+
+    /// `task` is off the CPU now.
+    fn leave(&mut self, cpu: CpuRef, task: TaskRef, left: Left, next: TaskId, out: &mut impl Observer) {
+        self.missed(cpu, task, out);
+        let now = self.now;
+        let held = self.thread(task).and_then(|thread| thread.held.take());
+        let wait = |cause, tentative| Waiting { from: now, cause, cpu, since: now, tentative };
+        match (left, held) {
+            (Left::Died, _) => {
+                self.set(task, State::Dead);
+                self.tasks.end(task);
+            }
+            (Left::Preempted { .. }, _) => self.begin_wait(task, wait(Cause::Preempted(next), false)),
+            (_, Some(waker)) => self.begin_wait(task, wait(Cause::Woken(waker), true)),
+            (_, None) => self.set(task, State::Blocked),
+        }
+    }
+
+    /// `task` leaves `cpu`, so it ran there: whatever says otherwise lacks events.
+    fn missed(&mut self, cpu: CpuRef, task: TaskRef, out: &mut impl Observer) {
+        match self.state(task) {
+            State::Running(other) if other != cpu => self.desert(other, task),
+            State::Waiting(waiting) if !waiting.tentative => {
+                self.finish(task, waiting.cpu, &waiting, WaitEnd::Unseen, out)
+            }
+            State::Dead => self.tasks.revive(task),
+            _ => {}
+        }
+    }
+
+    /// `task` was seen on `cpu`, and turns up elsewhere.
+    fn desert(&mut self, cpu: CpuRef, task: TaskRef) {
+        let cpu = self.cpus.at_mut(cpu);
+        if cpu.on == Occupant::Task(task) {
+            cpu.gone();
+        }
+    }
+
+    /// `task` has the CPU now.
+    fn enter(&mut self, cpu: CpuRef, task: TaskRef, out: &mut impl Observer) {
+        match self.state(task) {
+            State::Waiting(waiting) if self.cpus.at(waiting.cpu).watched => {
+                self.finish(task, cpu, &waiting, WaitEnd::Ran, out);
+            }
+            State::Running(other) => {
+                if other != cpu {
+                    self.desert(other, task);
+                }
+                self.start_unseen(task, out);
+            }
+            State::Dead => {
+                self.tasks.revive(task);
+                self.start_unseen(task, out);
+            }
+            State::Unknown | State::Lost | State::Blocked | State::Waiting(_) => self.start_unseen(task, out),
+        }
+        if let Some(thread) = self.thread(task) {
+            (thread.state, thread.held) = (State::Running(cpu), None);
+        }
+    }
+
+    fn start_unseen(&self, task: TaskRef, out: &mut impl Observer) {
+        out.started_unseen(self.now, task, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+    }
+
+    /// Tells of a wait that is over.
+    fn finish(&mut self, task: TaskRef, cpu: CpuRef, wait: &Waiting, end: WaitEnd, out: &mut impl Observer) {
+        let Some(thread) = self.thread(task) else { return };
+        let mut segments = std::mem::take(&mut thread.segments);
+        // If nobody saw the last move, on whose queue it was is known from where it ran.
+        segments.push(Segment { cpu, from: wait.since, until: self.now });
+        let waited = self.waited(task, wait, cpu, &segments, end);
+        out.waited(&waited, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+        segments.clear();
+        if let Some(thread) = self.thread(task) {
+            // Its room is used again by the next wait.
+            thread.segments = segments;
+        }
+    }
+
+    fn waking(&mut self, cpu: CpuRef, waking: &Waking, out: &mut impl Observer) {
+        if waking.task.is_idle() {
+            return;
+        }
+        let task = self.tasks.find(waking.task);
+        let current = match self.cpus.at(cpu).on {
+            Occupant::Task(task) if task.id == waking.current => task,
+            _ => self.tasks.find(waking.current),
+        };
+        let Some(queue) = self.cpu(waking.prev_cpu) else { return };
+        let (now, context) = (self.now, waking.context);
+        let wait = Waiting { from: now, cause: Cause::Woken(waking.waker()), cpu: queue, since: now, tentative: false };
+        let state = self.state(task);
+        let awake = match state {
+            State::Running(_) => true,
+            // It is just going to sleep or to be preempted, on a CPU that is not known.
+            State::Unknown | State::Lost => waking.on_cpu,
+            State::Waiting(waiting) => !waiting.tentative && self.cpus.at(waiting.cpu).watched,
+            // It has just been switched out, though the kernel may still be busy with that.
+            State::Blocked => false,
+            State::Dead => return,
+        };
+        if !awake {
+            self.begin_wait(task, wait);
+        } else if let Some(thread) = self.thread(task)
+            && !matches!(state, State::Waiting(_))
+        {
+            thread.held = Some(waking.waker());
+        }
+        self.cpus.at_mut(cpu).waking = (task.slot != NO_SLOT).then_some((task.slot, now));
+        let woken = Woken { at: now, cpu, task, current, context, new: false, awake };
+        out.woken(&woken, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+    }
+
+    fn wakeup_new(&mut self, cpu: CpuRef, wakeup: &WakeupNew, out: &mut impl Observer) {
+        if wakeup.task.is_idle() {
+            return;
+        }
+        let task = self.tasks.find(wakeup.task);
+        let current = self.tasks.find(wakeup.parent);
+        let Some(queue) = self.cpu(wakeup.target_cpu) else { return };
+        let now = self.now;
+        let awake = matches!(self.state(task), State::Running(_) | State::Waiting(_) | State::Dead);
+        if !awake {
+            let cause = Cause::New(wakeup.parent);
+            self.begin_wait(task, Waiting { from: now, cause, cpu: queue, since: now, tentative: false });
+        }
+        let woken = Woken { at: now, cpu, task, current, context: Context::Task, new: true, awake };
+        out.woken(&woken, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+    }
+
+    /// `waking` is the task that the event before on this CPU woke, and when.
+    fn migrate(&mut self, waking: Option<(u32, Nanos)>, migrate: &Migrate, out: &mut impl Observer) {
+        if migrate.task.is_idle() {
+            return;
+        }
+        let task = self.tasks.find(migrate.task);
+        let (Some(from), Some(to)) = (self.cpu(migrate.from), self.cpu(migrate.to)) else { return };
+        let now = self.now;
+        let placed = waking.is_some_and(|(woken, at)| woken == task.slot && now - at <= CHOICE);
+        // On a CPU that is not recorded it may have run and slept any number of times.
+        let reliable = placed || self.cpus.at(from).watched;
+        if let Some(thread) = self.thread(task)
+            && let State::Waiting(waiting) = &mut thread.state
+        {
+            if !reliable {
+                thread.state = State::Lost;
+            } else if placed && thread.segments.is_empty() {
+                // A CPU is chosen for a task that was asleep, never for one that had been kept from sleeping.
+                (waiting.cpu, waiting.tentative) = (to, false);
+            } else if thread.segments.len() < MAX_SEGMENTS {
+                thread.segments.push(Segment { cpu: from, from: waiting.since, until: now });
+                (waiting.cpu, waiting.since) = (to, now);
+            } else {
+                waiting.cpu = to;
+            }
+        }
+        let migrated = Migrated { at: now, task, from: migrate.from, to: migrate.to, placed };
+        out.migrated(&migrated, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+    }
+
+    /// Who ran or waited at the start. The events between the start and the snapshot know better.
+    fn snapshot(&mut self, cpu: CpuRef, snapshot: &Snapshot) {
+        self.cpus.silence_is_idle = !self.doubt.of_snapshot() && !self.tasks.filtered();
+        if snapshot.task.is_idle() {
+            return;
+        }
+        let task = self.tasks.find(snapshot.task);
+        if !matches!(self.state(task), State::Unknown) {
+            return;
+        }
+        let from = self.started.unwrap_or(self.now);
+        if !snapshot.running {
+            self.begin_wait(task, Waiting { from, cause: Cause::AtStart, cpu, since: from, tentative: false });
+        } else if self.cpus.at(cpu).fresh {
+            self.set(task, State::Running(cpu));
+            self.cpus.at_mut(cpu).take(task, &self.tasks);
+        }
+    }
+
+    fn free(&mut self, task: TaskId) {
+        if task.is_idle() {
+            return;
+        }
+        let task = self.tasks.find(task);
+        if !matches!(self.state(task), State::Running(_)) {
+            self.set(task, State::Dead);
+            self.tasks.end(task);
+        }
+    }
+
+    /// Whether there are so many groups that some should be folded.
+    pub(super) fn crowded(&self) -> bool {
+        self.tasks.crowded()
+    }
+
+    /// Folds ended groups, the ones with the lowest scores.
+    pub(super) fn fold_groups(&mut self, score: impl Fn(GroupIx) -> u64) -> Gone {
+        let gone = self.tasks.fold_groups(score);
+        self.cpus.fold(&gone);
+        gone
+    }
+
+    /// Gives up all ended groups.
+    pub(super) fn forget_groups(&mut self) {
+        let gone = self.tasks.forget_groups();
+        self.cpus.fold(&gone);
+    }
+}

@@ -1,0 +1,200 @@
+//! What to record, and how: from options to loaded programs to a running collector.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::kernel::{Programs, Settings};
+use super::probes::{self, Vmlinux};
+use super::shards::{Plan, ShardPolicy};
+use super::{Collector, running};
+use crate::error::{Error, Result};
+use crate::event::{Cgroup, Cpu, Kind};
+use crate::source::{Filters, Meta};
+use crate::system::{self, Cgroups, CpuList, Host, Topology};
+
+/// Options of a [`Collector`], each with a default that records everything.
+///
+/// ```no_run
+/// use schedtrace_core::live::{Collector, ShardPolicy};
+/// use schedtrace_core::Kind;
+///
+/// let collector = Collector::builder()
+///     .shards(ShardPolicy::PerLlc)
+///     .ring_bytes(64 << 20)
+///     .events([Kind::Switch, Kind::Waking])
+///     .pid(4242)
+///     .start()?;
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder records nothing until it is started"]
+pub struct CollectorBuilder {
+    shards: ShardPolicy,
+    ring_bytes: usize,
+    wake_at: f64,
+    drain_interval: Duration,
+    events: Option<Vec<Kind>>,
+    pids: Vec<u32>,
+    cgroups: Vec<PathBuf>,
+    cpus: Vec<Cpu>,
+    fail_ids_every: u32,
+}
+
+impl Default for CollectorBuilder {
+    fn default() -> Self {
+        Self {
+            shards: ShardPolicy::default(),
+            ring_bytes: 32 << 20,
+            wake_at: 0.25,
+            drain_interval: Duration::from_millis(50),
+            events: None,
+            pids: Vec::new(),
+            cgroups: Vec::new(),
+            cpus: Vec::new(),
+            fail_ids_every: 0,
+        }
+    }
+}
+
+impl CollectorBuilder {
+    /// How CPUs are grouped into shards. Default: [`ShardPolicy::Auto`].
+    pub fn shards(mut self, policy: ShardPolicy) -> Self {
+        self.shards = policy;
+        self
+    }
+
+    /// Bytes of all rings together. Default: 32 MiB. Each ring gets a power of two, so less may be used.
+    pub fn ring_bytes(mut self, bytes: usize) -> Self {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// How full a ring is, from 0 to 1, when its reader is woken before the drain interval is over. Default: 0.25.
+    pub fn wake_at(mut self, fill: f64) -> Self {
+        self.wake_at = fill;
+        self
+    }
+
+    /// How often each ring is read, however quiet it is; also how far behind a live view is. Default: 50 ms.
+    pub fn drain_interval(mut self, interval: Duration) -> Self {
+        self.drain_interval = interval;
+        self
+    }
+
+    /// Records these events only; asking for one that the kernel lacks is an error. Default: all that it has.
+    pub fn events(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
+        self.events = Some(kinds.into_iter().collect());
+        self
+    }
+
+    /// Records only this process (thread group), its descendants, and whoever is wakened by or switches with them.
+    /// Several add up.
+    pub fn pid(mut self, pid: u32) -> Self {
+        self.pids.push(pid);
+        self
+    }
+
+    /// Records only tasks in this cgroup and below: a path in the file system, or one in the v2 hierarchy.
+    /// Several add up; together with [`pid`](Self::pid), a task must pass both.
+    pub fn cgroup(mut self, path: impl AsRef<Path>) -> Self {
+        self.cgroups.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Records only these CPUs: the switches on them, and the wakings and migrations that happen on, or come from or
+    /// go to, one of them. A waking elsewhere of a task that is moved here only afterwards is not seen.
+    pub fn cpus(mut self, cpus: impl IntoIterator<Item = Cpu>) -> Self {
+        self.cpus.extend(cpus);
+        self
+    }
+
+    /// For tests: every `n`th look-up of a task's id fails in the kernel, as it does where task-local storage cannot
+    /// be had.
+    #[doc(hidden)]
+    pub fn fail_ids_every(mut self, n: u32) -> Self {
+        self.fail_ids_every = n;
+        self
+    }
+
+    /// Checks the options and loads the programs; nothing is recorded yet.
+    ///
+    /// # Errors
+    /// [`Error::Privilege`] without `CAP_BPF` and `CAP_PERFMON`, [`Error::NoBtf`] on a kernel without BTF,
+    /// [`Error::NoTracepoint`] for an event that was asked for and is not there, [`Error::Invalid`] for a process,
+    /// cgroup or CPU that does not exist and for rings that are too small.
+    pub fn load(self) -> Result<Loaded> {
+        let topology = Topology::read(Path::new("/sys"))?;
+        let cgroups = self.check_filters(&topology)?;
+        let plan = Plan::new(self.shards, &topology, self.ring_bytes, rustix::param::page_size())?;
+        let vmlinux = Vmlinux::read(&system::btf_path(Path::new("/sys"))?)?;
+        let selection = probes::select(&vmlinux, self.events.as_deref())?;
+        let (cgroups, paths) = cgroups.iter().map(|cgroup| (cgroup.id, cgroup.path.to_string())).unzip();
+        let settings = Settings {
+            cpu_numbers: topology.cpus.last().map_or(1, |info| usize::from(info.cpu.0) + 1),
+            wake_bytes: (plan.ring_bytes as f64 * self.wake_at.clamp(0.0, 1.0)) as usize,
+            preempt_count_from_rq: vmlinux.preempt_count_from_rq(),
+            plan,
+            cgroups,
+            pids: self.pids.clone(),
+            cpus: self.cpus.clone(),
+            fail_ids_every: self.fail_ids_every,
+            selection: selection.clone(),
+        };
+        let programs = Programs::load(&settings)?;
+        let meta = Meta {
+            host: Host::read(Path::new("/proc"))?,
+            topology,
+            probes: selection.probes,
+            filters: Filters { pids: self.pids, cgroups: paths, cpus: self.cpus.iter().map(|cpu| cpu.0).collect() },
+            recorder_pid: Some(std::process::id()),
+            ..Meta::default()
+        };
+        let shard_of = settings.plan.shard_of(settings.cpu_numbers);
+        Ok(Loaded { programs, meta, shard_of, drain_interval: self.drain_interval })
+    }
+
+    /// [`load`](Self::load) and [`Loaded::start`] in one.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn start(self) -> Result<Collector> {
+        self.load()?.start()
+    }
+
+    /// Checks that what the filters name exists, and finds the cgroups.
+    fn check_filters(&self, topology: &Topology) -> Result<Vec<Cgroup>> {
+        for &pid in &self.pids {
+            system::procfs::check_process(Path::new("/proc"), pid)?;
+        }
+        let online = |cpu: Cpu| topology.get(cpu).is_some_and(|info| info.online);
+        if let Some(cpu) = self.cpus.iter().find(|&&cpu| !online(cpu)) {
+            let online: CpuList = topology.cpus.iter().map(|info| info.cpu).filter(|&cpu| online(cpu)).collect();
+            return Err(Error::Invalid(format!("CPU {cpu} is not online: use some of {online}")));
+        }
+        if self.cgroups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cgroups = Cgroups::find(Path::new("/"))?;
+        self.cgroups.iter().map(|path| cgroups.resolve(path)).collect()
+    }
+}
+
+/// Loaded programs, not attached yet. Loading needs privileges and fails where they are missing.
+#[derive(Debug)]
+#[must_use = "loaded programs record nothing until they are started"]
+pub struct Loaded {
+    pub(super) programs: Programs,
+    pub(super) meta: Meta,
+    pub(super) shard_of: Vec<crate::event::ShardId>,
+    pub(super) drain_interval: Duration,
+}
+
+impl Loaded {
+    /// Attaches the programs and begins to record.
+    ///
+    /// # Errors
+    /// [`Error::Bpf`] and [`Error::Privilege`] where the kernel refuses.
+    pub fn start(self) -> Result<Collector> {
+        running::start(self)
+    }
+}

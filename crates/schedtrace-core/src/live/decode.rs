@@ -1,0 +1,482 @@
+//! From wire records to events. The only file that knows the wire's structs.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashMap;
+use schedtrace_bpf::wire::{self, rec_type};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::event::{
+    CgroupId, Comm, Context, Cpu, Event, EventKind, Exec, Exit, Fork, Kind, Loss, LossPlace, Migrate, Nanos, ShardId,
+    Snapshot, Switch, Task, TaskId, TaskState, WakeupNew, Waking,
+};
+
+const _: () = assert!(Kind::COUNT == wire::KINDS);
+
+/// What one record says.
+#[derive(Debug, PartialEq)]
+pub(super) enum Decoded {
+    Event(Event),
+    /// Who a task is; and who it is under an id it was given before the kernel named it.
+    Task(Task, Option<Task>),
+    /// Totals of a CPU's losses since the start, and the time of those that are new.
+    Loss {
+        cpu: Cpu,
+        from: Nanos,
+        until: Nanos,
+        totals: [u64; Kind::COUNT],
+    },
+    /// Too short, or of a type that is not known.
+    Unreadable,
+}
+
+/// Gives ids to tasks that the kernel could not give one (no task-local storage), by pointer and thread id.
+///
+/// Shared by the shards behind a lock, which only such records and announcements take. A life that the kernel names
+/// later keeps the id it was given here for what was recorded before; both carry the same thread id and start time.
+#[derive(Debug, Default)]
+pub(super) struct Nameless(Mutex<Names>);
+
+#[derive(Debug, Default)]
+struct Names {
+    ids: HashMap<(u64, u32), TaskId>,
+    keys: HashMap<TaskId, (u64, u32)>,
+    /// Ended lives, the oldest first.
+    over: VecDeque<TaskId>,
+    given: u32,
+}
+
+impl Nameless {
+    /// Ids from here on are given by user space; the kernel counts from 1, and idle tasks have bit 31.
+    const FIRST: u32 = 1 << 30;
+    /// So many ended lives: some megabytes, and more than end before a shard has caught up.
+    const REMEMBERED: usize = 1 << 16;
+
+    fn names(&self) -> std::sync::MutexGuard<'_, Names> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn id(&self, pointer: u64, tid: u32) -> TaskId {
+        let names = &mut *self.names();
+        *names.ids.entry((pointer, tid)).or_insert_with(|| {
+            let id = TaskId(Self::FIRST + names.given);
+            names.given = (names.given + 1) % Self::FIRST;
+            names.keys.insert(id, (pointer, tid));
+            id
+        })
+    }
+
+    /// The kernel knows the task by this id. Returns the one that was given to it here before.
+    fn name(&self, pointer: u64, tid: u32, id: TaskId) -> Option<TaskId> {
+        let names = &mut *self.names();
+        let given = names.ids.insert((pointer, tid), id).filter(|&given| given != id);
+        if let Some(given) = given {
+            names.keys.remove(&given);
+        }
+        if let Some(old) = names.keys.insert(id, (pointer, tid)).filter(|&old| old != (pointer, tid)) {
+            names.ids.remove(&old); // its thread id changed at an exec
+        }
+        given.filter(|given| given.0 >= Self::FIRST)
+    }
+
+    /// The life is over. A shard that lags may still bring records of it, so it is remembered for a while: nobody else
+    /// has both its pointer and its thread id so soon.
+    fn forget(&self, id: TaskId) {
+        let names = &mut *self.names();
+        names.over.push_back(id);
+        if names.over.len() > Self::REMEMBERED
+            && let Some(key) = names.over.pop_front().and_then(|oldest| names.keys.remove(&oldest))
+        {
+            names.ids.remove(&key);
+        }
+    }
+}
+
+/// Decodes the records of one ring.
+#[derive(Clone, Debug)]
+pub(super) struct Decoder {
+    nameless: Arc<Nameless>,
+    recorder_tgid: u32,
+}
+
+fn read<T: FromBytes>(words: &[u64]) -> Option<T> {
+    T::read_from_prefix(words.as_bytes()).ok().map(|(record, _)| record)
+}
+
+impl Decoder {
+    pub(super) fn new(nameless: Arc<Nameless>, recorder_tgid: u32) -> Self {
+        Self { nameless, recorder_tgid }
+    }
+
+    /// Reads one record: its type first, then the rest.
+    pub(super) fn decode(&self, words: &[u64]) -> Decoded {
+        let Some(&[kind, flags, ..]) = words.first().map(|word| word.as_bytes()) else { return Decoded::Unreadable };
+        let decoded = match kind {
+            rec_type::TASK => read(words).map(|record| {
+                let (task, given) = self.task(&record);
+                Decoded::Task(task, given)
+            }),
+            rec_type::LOSS => read(words).map(|record: wire::LossRecord| Decoded::Loss {
+                cpu: Cpu(record.cpu),
+                from: Nanos(record.from),
+                until: Nanos(record.until),
+                totals: record.lost,
+            }),
+            _ => {
+                let names = if flags & wire::RAW != 0 { words.get(3..).and_then(read::<wire::Raw>) } else { None };
+                let event = event(kind, words, |id, second| self.resolve(id, second, names.as_ref()));
+                if let Some(Event { kind: EventKind::Free { task }, .. }) = event {
+                    self.nameless.forget(task);
+                }
+                event.map(Decoded::Event)
+            }
+        };
+        decoded.unwrap_or(Decoded::Unreadable)
+    }
+
+    /// The id on the wire, or one by pointer and thread id where it is 0.
+    fn resolve(&self, id: u32, second: bool, raw: Option<&wire::Raw>) -> Option<TaskId> {
+        match (id, raw) {
+            (0, None) => None,
+            (0, Some(raw)) if second => Some(self.nameless.id(raw.b_ptr, raw.b_tid)),
+            (0, Some(raw)) => Some(self.nameless.id(raw.a_ptr, raw.a_tid)),
+            (id, _) => Some(TaskId(id)),
+        }
+    }
+
+    fn task(&self, record: &wire::TaskRecord) -> (Task, Option<Task>) {
+        let (id, given) = if record.id == 0 {
+            (self.nameless.id(record.ptr, record.tid), None)
+        } else {
+            (TaskId(record.id), self.nameless.name(record.ptr, record.tid, TaskId(record.id)))
+        };
+        let task = Task {
+            id,
+            since: Nanos(record.ts),
+            tid: record.tid,
+            tgid: record.tgid,
+            ppid: record.ppid,
+            comm: Comm::from_bytes(record.comm),
+            cgroup: CgroupId(record.cgroup),
+            start: Nanos(record.start),
+            kernel: record.flags & wire::TASK_KTHREAD != 0,
+            recorder: record.tgid == self.recorder_tgid,
+        };
+        (task, given.map(|id| Task { id, since: task.start, ..task }))
+    }
+
+    /// What the iterator over tasks wrote: who exists, and an event for each task that has or wants a CPU.
+    pub(super) fn listing(&self, bytes: &[u8]) -> (Vec<Task>, Vec<Event>) {
+        let mut tasks = Vec::new();
+        let mut events = Vec::new();
+        for chunk in bytes.chunks_exact(size_of::<wire::TaskRecord>()) {
+            let Ok(record) = wire::TaskRecord::read_from_bytes(chunk) else { continue };
+            let (task, given) = self.task(&record);
+            tasks.extend(given);
+            let running = record.flags & wire::TASK_ON_CPU != 0;
+            let selected = record.flags & wire::TASK_SELECTED != 0;
+            if selected && (running || record.state == 0) {
+                let snapshot = Snapshot { task: task.id, running };
+                events.push(Event { ts: task.since, cpu: Cpu(record.cpu), kind: EventKind::Snapshot(snapshot) });
+            }
+            tasks.push(task);
+        }
+        (tasks, events)
+    }
+}
+
+fn event(kind: u8, words: &[u64], id: impl Fn(u32, bool) -> Option<TaskId>) -> Option<Event> {
+    let (ts, cpu, kind) = match kind {
+        rec_type::SWITCH => {
+            let r: wire::Switch = read(words)?;
+            let switch = Switch {
+                prev: id(r.prev, false)?,
+                next: id(r.next, true)?,
+                prev_state: TaskState(r.prev_state),
+                preempted: r.flags & wire::SWITCH_PREEMPT != 0,
+                prev_prio: r.prev_prio,
+                next_prio: r.next_prio,
+            };
+            (r.ts, r.cpu, EventKind::Switch(switch))
+        }
+        rec_type::WAKING => {
+            let r: wire::Waking = read(words)?;
+            let waking = Waking {
+                task: id(r.task, false)?,
+                current: id(r.current_task, true)?,
+                context: match r.flags >> wire::WAKING_CONTEXT_SHIFT & 3 {
+                    0 => Context::Task,
+                    1 => Context::Softirq,
+                    2 => Context::Hardirq,
+                    _ => Context::Nmi,
+                },
+                prev_cpu: Cpu(r.prev_cpu),
+                on_cpu: r.flags & wire::WAKING_ON_CPU != 0,
+                prio: r.prio,
+            };
+            (r.ts, r.cpu, EventKind::Waking(waking))
+        }
+        rec_type::WAKEUP_NEW => {
+            let r: wire::WakeupNew = read(words)?;
+            let new = WakeupNew {
+                task: id(r.task, false)?,
+                parent: id(r.parent, true)?,
+                target_cpu: Cpu(r.target_cpu),
+                prio: r.prio,
+            };
+            (r.ts, r.cpu, EventKind::WakeupNew(new))
+        }
+        rec_type::MIGRATE => {
+            let r: wire::Migrate = read(words)?;
+            let migrate = Migrate { task: id(r.task, false)?, from: Cpu(r.from), to: Cpu(r.to), prio: r.prio };
+            (r.ts, r.cpu, EventKind::Migrate(migrate))
+        }
+        rec_type::FORK..=rec_type::RENAME => {
+            let r: wire::Life = read(words)?;
+            let task = id(r.task, false)?;
+            let what = match kind {
+                rec_type::FORK => EventKind::Fork(Fork { parent: task, child: id(r.child, true)? }),
+                rec_type::EXEC => EventKind::Exec(Exec { task, old_tid: r.old_tid }),
+                rec_type::EXIT => EventKind::Exit(Exit { task, group_dead: r.flags & wire::EXIT_GROUP_DEAD != 0 }),
+                rec_type::FREE => EventKind::Free { task },
+                _ => EventKind::Rename { task },
+            };
+            (r.ts, r.cpu, what)
+        }
+        _ => return None,
+    };
+    Some(Event { ts: Nanos(ts), cpu: Cpu(cpu), kind })
+}
+
+/// The counters of all CPUs, as the kernel programs left them.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) emitted: [u64; Kind::COUNT],
+    /// Per CPU: lost so far, and the time of what was not told yet.
+    pub(super) lost: Vec<(Cpu, [u64; Kind::COUNT], Nanos, Nanos)>,
+}
+
+impl Counters {
+    /// Reads the value of the map behind the `.data.cpus` section.
+    pub(super) fn read(bytes: &[u8]) -> Self {
+        let mut counters = Self::default();
+        for (cpu, chunk) in bytes.chunks_exact(size_of::<wire::CpuState>()).enumerate() {
+            let Ok(state) = wire::CpuState::read_from_bytes(chunk) else { continue };
+            for (sum, n) in counters.emitted.iter_mut().zip(state.emitted) {
+                *sum += n;
+            }
+            if state.lost.iter().any(|&n| n > 0) {
+                let (from, until) = (Nanos(state.loss_from), Nanos(state.loss_until));
+                counters.lost.push((Cpu(cpu as u16), state.lost, from, until));
+            }
+        }
+        counters
+    }
+}
+
+/// The initial value of the `.data.cpus` section: which shard each CPU's records go to, and whether it is recorded.
+pub(super) fn cpu_states(cpus: impl IntoIterator<Item = (ShardId, bool)>) -> Vec<u8> {
+    cpus.into_iter()
+        .flat_map(|(shard, selected)| {
+            let state = wire::CpuState { shard: shard.0, selected: selected.into(), ..Default::default() };
+            state.as_bytes().to_vec()
+        })
+        .collect()
+}
+
+/// Bytes that one CPU takes in the `.data.cpus` section.
+pub(super) const CPU_STATE_BYTES: usize = size_of::<wire::CpuState>();
+
+/// The value of the `.data.control` section.
+pub(super) fn control(enabled: bool, preempt_count_from_rq: i64) -> Vec<u8> {
+    wire::Control { enabled: enabled.into(), preempt_count_from_rq }.as_bytes().to_vec()
+}
+
+/// Turns the totals that CPUs report into losses, each told once.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    shard_of: Vec<ShardId>,
+    told: HashMap<Cpu, [u64; Kind::COUNT]>,
+}
+
+impl Ledger {
+    /// `shard_of` is indexed by the CPU's number.
+    pub(super) fn new(shard_of: Vec<ShardId>) -> Self {
+        Self { shard_of, told: HashMap::new() }
+    }
+
+    /// What is new in these totals.
+    pub(super) fn note(
+        &mut self,
+        cpu: Cpu,
+        totals: [u64; Kind::COUNT],
+        from: Nanos,
+        until: Nanos,
+        out: &mut Vec<Loss>,
+    ) {
+        let told = self.told.entry(cpu).or_default();
+        for (kind, (&total, told)) in Kind::ALL.into_iter().zip(totals.iter().zip(told)) {
+            if total > *told {
+                let shard = match kind {
+                    Kind::Switch | Kind::Waking | Kind::WakeupNew | Kind::Migrate => {
+                        self.shard_of.get(usize::from(cpu.0)).copied().unwrap_or(ShardId(0))
+                    }
+                    _ => ShardId::LIFECYCLE,
+                };
+                let count = total - *told;
+                out.push(Loss { place: LossPlace::Ring(shard), kind: Some(kind), count, from, until: until.max(from) });
+                *told = total;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn words(record: &impl IntoBytes_) -> Vec<u64> {
+        record.bytes().chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect()
+    }
+
+    /// `IntoBytes` with the bound that `as_bytes` asks for.
+    trait IntoBytes_ {
+        fn bytes(&self) -> &[u8];
+    }
+    impl<T: IntoBytes + zerocopy::Immutable> IntoBytes_ for T {
+        fn bytes(&self) -> &[u8] {
+            self.as_bytes()
+        }
+    }
+
+    fn decoder() -> Decoder {
+        Decoder::new(Arc::default(), 42)
+    }
+
+    #[test]
+    fn a_switch_reads_as_it_was_written() {
+        let record = wire::Switch {
+            r#type: rec_type::SWITCH,
+            flags: wire::SWITCH_PREEMPT,
+            cpu: 300,
+            prev: 7,
+            ts: 123,
+            next: TaskId::idle(Cpu(300)).0,
+            prev_state: 0x80,
+            prev_prio: 120,
+            next_prio: 255,
+        };
+        let expected = Switch {
+            prev: TaskId(7),
+            next: TaskId::idle(Cpu(300)),
+            prev_state: TaskState::DEAD,
+            preempted: true,
+            prev_prio: 120,
+            next_prio: 255,
+        };
+        assert_eq!(
+            decoder().decode(&words(&record)),
+            Decoded::Event(Event { ts: Nanos(123), cpu: Cpu(300), kind: EventKind::Switch(expected) })
+        );
+    }
+
+    #[test]
+    fn a_waking_tells_its_context() {
+        let flags = wire::WAKING_ON_CPU | 2 << wire::WAKING_CONTEXT_SHIFT;
+        let record = wire::Waking { r#type: rec_type::WAKING, flags, task: 1, current_task: 2, ..Default::default() };
+        let Decoded::Event(Event { kind: EventKind::Waking(waking), .. }) = decoder().decode(&words(&record)) else {
+            panic!("not a waking")
+        };
+        assert!(waking.on_cpu);
+        assert_eq!(waking.waker(), crate::event::Waker::Interrupt(Context::Hardirq));
+    }
+
+    #[test]
+    fn no_event_bears_id_0() {
+        let record = wire::Switch { r#type: rec_type::SWITCH, prev: 0, next: 3, ..Default::default() };
+        assert_eq!(decoder().decode(&words(&record)), Decoded::Unreadable);
+    }
+
+    #[test]
+    fn a_task_without_id_is_known_by_pointer_and_tid() {
+        let decoder = decoder();
+        let raw = |prev_ptr, prev_tid| {
+            let record =
+                wire::Switch { r#type: rec_type::SWITCH, flags: wire::RAW, prev: 0, next: 3, ..Default::default() };
+            let names = wire::Raw { a_ptr: prev_ptr, a_tid: prev_tid, ..Default::default() };
+            let mut words_ = words(&record);
+            words_.extend(words(&names));
+            match decoder.decode(&words_) {
+                Decoded::Event(Event { kind: EventKind::Switch(switch), .. }) => switch.prev,
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = raw(0xffff_8880_0000_1000, 10);
+        assert_ne!(first, TaskId(0));
+        assert_eq!(raw(0xffff_8880_0000_1000, 10), first);
+        assert_ne!(raw(0xffff_8880_0000_1000, 11), first, "the same structure, another life");
+        // Once the kernel has named it, its own id is used.
+        let named =
+            wire::TaskRecord { r#type: rec_type::TASK, id: 9, ptr: 0x2000, tid: 12, tgid: 42, ..Default::default() };
+        let Decoded::Task(task, None) = decoder.decode(&words(&named)) else { panic!("not a task") };
+        assert!(task.recorder, "a thread of process 42");
+        assert_eq!(raw(0x2000, 12), TaskId(9));
+        // One that had been given an id before is announced under both.
+        let named = wire::TaskRecord { id: 10, ptr: 0xffff_8880_0000_1000, tid: 10, ..named };
+        let Decoded::Task(task, Some(before)) = decoder.decode(&words(&named)) else { panic!("not a task") };
+        assert_eq!((task.id, before.id, before.tid), (TaskId(10), first, 10));
+    }
+
+    #[test]
+    fn a_life_that_is_over_is_known_until_the_shards_have_caught_up() {
+        let nameless = Nameless::default();
+        nameless.name(0x1000, 7, TaskId(3));
+        nameless.forget(TaskId(3));
+        assert_eq!(nameless.id(0x1000, 7), TaskId(3));
+        for n in 0..Nameless::REMEMBERED as u32 {
+            nameless.name(0x2000, 100 + n, TaskId(10 + n));
+            nameless.forget(TaskId(10 + n));
+        }
+        assert_ne!(nameless.id(0x1000, 7), TaskId(3), "and not for ever");
+    }
+
+    #[test]
+    fn losses_are_told_once() {
+        let mut ledger = Ledger::new(vec![ShardId(0), ShardId(5)]);
+        let mut totals = [0; Kind::COUNT];
+        totals[Kind::Switch as usize] = 10;
+        totals[Kind::Identity as usize] = 2;
+        let mut out = Vec::new();
+        ledger.note(Cpu(1), totals, Nanos(5), Nanos(6), &mut out);
+        ledger.note(Cpu(1), totals, Nanos(7), Nanos(8), &mut out);
+        totals[Kind::Switch as usize] = 11;
+        ledger.note(Cpu(1), totals, Nanos(9), Nanos(9), &mut out);
+        let told: Vec<_> = out.iter().map(|l| (l.place.clone(), l.kind, l.count)).collect();
+        assert_eq!(
+            told,
+            [
+                (LossPlace::Ring(ShardId(5)), Some(Kind::Switch), 10),
+                (LossPlace::Ring(ShardId::LIFECYCLE), Some(Kind::Identity), 2),
+                (LossPlace::Ring(ShardId(5)), Some(Kind::Switch), 1),
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_decode_to_something(words in prop::collection::vec(any::<u64>(), 0..24)) {
+            decoder().decode(&words);
+        }
+
+        #[test]
+        fn every_type_of_record_survives_any_body(kind in 0u8..40, rest in prop::collection::vec(any::<u64>(), 0..20)) {
+            let mut words = rest;
+            if let Some(first) = words.first_mut() {
+                *first = *first & !0xff | u64::from(kind);
+            }
+            decoder().decode(&words);
+        }
+    }
+}

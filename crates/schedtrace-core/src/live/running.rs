@@ -1,0 +1,399 @@
+//! A running collector: shards in threads, merged by whoever polls.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use hashbrown::{HashMap, HashSet};
+
+use super::builder::{CollectorBuilder, Loaded};
+use super::decode::{Decoder, Ledger, Nameless};
+use super::kernel::Programs;
+use super::shard::{Chunk, Finish, Shard, now};
+use crate::error::{Error, Result};
+use crate::event::{Batch, Cgroup, CgroupId, Event, Kind, Loss, LossPlace, Nanos, ShardId, Task};
+use crate::merge::Merge;
+use crate::source::{Meta, Poll, Source};
+use crate::system::{Cgroups, ClockSnapshot};
+
+/// How many chunks may wait for the merge. A slow consumer is felt by the shards after this many each, and then by the
+/// rings, which count what they lose.
+const CHUNKS_PER_SHARD: usize = 2;
+/// How often `poll` looks whether it was told to stop.
+const STOP_CHECK: Duration = Duration::from_millis(100);
+/// How often the kernel is asked which programs it skipped because they would have nested.
+const NESTED_CHECK: Nanos = Nanos(1_000_000_000);
+
+/// Records the running kernel. A [`Source`] in time order; see the [module](super) for its life.
+///
+/// ```no_run
+/// use std::time::{Duration, Instant};
+/// use schedtrace_core::{live::Collector, Poll, Source};
+///
+/// let mut collector = Collector::builder().start()?;
+/// let stopper = collector.stopper();
+/// std::thread::spawn(move || {
+///     std::thread::sleep(Duration::from_secs(1));
+///     stopper.stop();
+/// });
+/// loop {
+///     match collector.poll(Instant::now() + Duration::from_millis(100))? {
+///         Poll::Batch(batch) => println!("{} events until {}", batch.events.len(), batch.until),
+///         Poll::Idle => {}
+///         Poll::End => break,
+///     }
+/// }
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Collector {
+    // Dropped first: the programs stop before those who read what they write.
+    programs: Programs,
+    shards: Shards,
+    meta: Meta,
+    merge: Merge<Event>,
+    held: Held,
+    ledger: Ledger,
+    nested: Nested,
+    stop: Arc<AtomicBool>,
+    phase: Phase,
+    /// How far the last batch came.
+    until: Nanos,
+}
+
+/// Ends a [`Collector`] from another thread.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<AtomicBool>);
+
+impl Stopper {
+    /// The collector detaches its programs at its next poll, delivers what is in the rings, and ends.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Detached; the rings are read to their end.
+    Draining,
+    Ended,
+}
+
+impl Collector {
+    /// Options, each with a default.
+    pub fn builder() -> CollectorBuilder {
+        CollectorBuilder::default()
+    }
+
+    /// A handle that ends the recording.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stop))
+    }
+
+    fn detach(&mut self) -> Result<()> {
+        self.programs.enable(false)?;
+        self.programs.detach();
+        self.meta.ended = Some(now());
+        self.meta.clocks.push(ClockSnapshot::now());
+        self.shards.finish.ring();
+        self.phase = Phase::Draining;
+        Ok(())
+    }
+
+    /// Takes one chunk in; a batch if time has come on by it.
+    fn take(&mut self, chunk: Chunk) -> Option<Batch> {
+        let Chunk { shard, until, events, tasks, lost, full } = chunk;
+        self.held.tasks.extend(tasks);
+        self.held.lost.extend(lost);
+        for ring in full {
+            self.ledger.note(ring.cpu, ring.totals, ring.from, ring.until, &mut self.held.lost);
+        }
+        self.merge.push(shard, events, until);
+        let mut batch = Batch::default();
+        batch.until = self.merge.drain(&mut batch.events, &mut batch.late)?;
+        self.until = batch.until;
+        self.nested.check(&self.programs, NESTED_CHECK, &mut self.held.lost);
+        self.held.release(&mut batch);
+        Some(batch)
+    }
+
+    /// Every ring was read to its end: what is left, with what only the counters know.
+    fn last_batch(&mut self) -> Result<Batch> {
+        self.shards.join()?;
+        let ended = self.meta.ended.unwrap_or_else(now);
+        let counters = self.programs.counters()?;
+        for (cpu, totals, from, until) in counters.lost {
+            // What was told already has its time set to 0.
+            let from = if from == Nanos::ZERO { self.meta.started } else { from };
+            self.ledger.note(cpu, totals, from, until, &mut self.held.lost);
+        }
+        self.nested.check(&self.programs, Nanos::ZERO, &mut self.held.lost);
+        let kinds = self.meta.probes.iter().filter(|probe| probe.on).map(|probe| probe.kind).chain([Kind::Identity]);
+        self.meta.emitted = kinds.map(|kind| (kind, counters.emitted[kind as usize])).collect();
+        let mut batch = Batch::default();
+        for &shard in &self.shards.ids {
+            self.merge.close(shard);
+        }
+        self.merge.drain(&mut batch.events, &mut batch.late);
+        batch.until = Nanos::MAX;
+        self.held.release(&mut batch);
+        // The rings were read until after the end, so time may have come further than it.
+        batch.until = ended.max(self.until);
+        Ok(batch)
+    }
+}
+
+impl Source for Collector {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn poll(&mut self, deadline: Instant) -> Result<Poll> {
+        if self.phase == Phase::Ended {
+            return Ok(Poll::End);
+        }
+        loop {
+            if self.phase == Phase::Running {
+                if self.stop.load(Ordering::Acquire) {
+                    self.detach()?;
+                } else if self.shards.any_ended() {
+                    self.detach()?;
+                    self.shards.join()?;
+                }
+            }
+            match self.shards.chunks.recv_deadline(deadline.min(Instant::now() + STOP_CHECK)) {
+                Ok(chunk) => {
+                    if let Some(batch) = self.take(chunk) {
+                        return Ok(Poll::Batch(batch));
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => return Ok(Poll::Idle),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.phase = Phase::Ended;
+                    return self.last_batch().map(Poll::Batch);
+                }
+            }
+        }
+    }
+}
+
+/// The threads that read the rings.
+#[derive(Debug)]
+struct Shards {
+    ids: Vec<ShardId>,
+    chunks: Receiver<Chunk>,
+    finish: Arc<Finish>,
+    threads: Vec<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Shards {
+    fn any_ended(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let failed = |why: String| Error::Bpf { step: "reading a ring".into(), why };
+        self.threads.drain(..).try_for_each(|thread| match thread.join() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed("its thread panicked, which is a bug in schedtrace".into())),
+        })
+    }
+}
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        self.finish.ring();
+        // A shard that waits for room in the channel sees that nobody takes from it any more.
+        self.chunks = crossbeam_channel::never();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What waits for its time, or for the next batch.
+#[derive(Debug)]
+struct Held {
+    tasks: Vec<Task>,
+    lost: Vec<Loss>,
+    cgroups: Option<Cgroups>,
+    named: HashSet<CgroupId>,
+    /// Cgroups without a path yet, and how long it is worth looking for them.
+    nameless: HashMap<CgroupId, Instant>,
+}
+
+impl Held {
+    /// A cgroup that a scan did not find after this long is gone.
+    const LOOK_FOR: Duration = Duration::from_secs(2);
+
+    /// Moves identities that hold before the end of `batch`, and all losses, into it.
+    fn release(&mut self, batch: &mut Batch) {
+        let until = batch.until;
+        let (now, later): (Vec<_>, Vec<_>) = self.tasks.drain(..).partition(|task| task.since < until);
+        self.tasks = later;
+        batch.tasks = now;
+        batch.tasks.sort_by_key(|task| task.since);
+        batch.lost = std::mem::take(&mut self.lost);
+        self.name_cgroups(batch);
+    }
+
+    fn name_cgroups(&mut self, batch: &mut Batch) {
+        let Some(cgroups) = &mut self.cgroups else { return };
+        let now = Instant::now();
+        for id in batch.tasks.iter().map(|task| task.cgroup).filter(|id| !self.named.contains(id)) {
+            self.nameless.entry(id).or_insert(now + Self::LOOK_FOR);
+        }
+        self.nameless.retain(|&id, &mut until| match cgroups.path_of(id, now) {
+            Some(path) => {
+                self.named.insert(id);
+                batch.cgroups.push(Cgroup { id, path });
+                false
+            }
+            None if now < until => true,
+            None => {
+                self.named.insert(id);
+                false
+            }
+        });
+    }
+}
+
+/// Runs of programs that the kernel skipped, because they would have interrupted themselves.
+#[derive(Debug)]
+struct Nested {
+    told: [u64; Kind::COUNT],
+    since: Nanos,
+}
+
+impl Nested {
+    fn check(&mut self, programs: &Programs, interval: Nanos, out: &mut Vec<Loss>) {
+        let now = now();
+        if now - self.since < interval {
+            return;
+        }
+        let totals = programs.nested();
+        for (kind, (&total, told)) in Kind::ALL.into_iter().zip(totals.iter().zip(&mut self.told)) {
+            if total > *told {
+                let count = total - *told;
+                out.push(Loss { place: LossPlace::Nested, kind: Some(kind), count, from: self.since, until: now });
+                *told = total;
+            }
+        }
+        self.since = now;
+    }
+}
+
+/// Lists the tasks, attaches, lists again what the tasks are doing, and sets the shards going.
+pub(super) fn start(loaded: Loaded) -> Result<Collector> {
+    let Loaded { mut programs, mut meta, shard_of, drain_interval } = loaded;
+    let decoder = Decoder::new(Arc::new(Nameless::default()), std::process::id());
+    let (before, _) = decoder.listing(&programs.list_tasks()?);
+    programs.follow(descendants(&before, &meta.filters.pids))?;
+    if !programs.check_preempt_count()? {
+        let note = "this kernel does not say whether a waking came from an interrupt: its waker is the current task";
+        for probe in meta.probes.iter_mut().filter(|probe| probe.kind == Kind::Waking && probe.on) {
+            probe.why = Some(note.into());
+        }
+    }
+    programs.attach()?;
+    meta.clocks.push(ClockSnapshot::now());
+    meta.started = now();
+    programs.enable(true)?;
+    // Once more: what each is doing now, and who came in between.
+    let (after, snapshot) = decoder.listing(&programs.list_tasks()?);
+
+    let finish = Finish::new().map(Arc::new).map_err(failed_to_start)?;
+    let rings = programs.map_rings()?;
+    // Identity and lifecycle come first among events of one time.
+    let ids: Vec<_> = rings.iter().rev().map(|(shard, ..)| *shard).collect();
+    let mut merge = Merge::new(ids.iter().copied());
+    merge.push(ShardId::LIFECYCLE, snapshot, meta.started);
+    let (sender, chunks) = crossbeam_channel::bounded(CHUNKS_PER_SHARD * rings.len());
+    let mut shards = Shards { ids, chunks, finish, threads: Vec::new() };
+    for (id, ring, ring_fd) in rings {
+        let (decoder, finish) = (decoder.clone(), Arc::clone(&shards.finish));
+        let shard = Shard { id, ring, ring_fd, decoder, drain_interval, finish };
+        let name = if id == ShardId::LIFECYCLE { "st-lifecycle".into() } else { format!("st-shard-{}", id.0) };
+        let sender = sender.clone();
+        let thread = std::thread::Builder::new().name(name).spawn(move || shard.run(&sender));
+        shards.threads.push(thread.map_err(failed_to_start)?);
+    }
+    let cgroups = Cgroups::find(Path::new("/")).ok();
+    let tasks = newest(before.into_iter().chain(after));
+    Ok(Collector {
+        nested: Nested { told: [0; Kind::COUNT], since: meta.started },
+        held: Held { tasks, lost: Vec::new(), cgroups, named: HashSet::new(), nameless: HashMap::new() },
+        ledger: Ledger::new(shard_of),
+        stop: Arc::new(AtomicBool::new(false)),
+        phase: Phase::Running,
+        until: Nanos::ZERO,
+        programs,
+        shards,
+        meta,
+        merge,
+    })
+}
+
+fn failed_to_start(error: std::io::Error) -> Error {
+    Error::Bpf { step: "starting the readers of the rings".into(), why: error.to_string() }
+}
+
+/// One identity per task: the one listed last, holding from before the recording began.
+fn newest(listed: impl Iterator<Item = Task>) -> Vec<Task> {
+    let mut tasks: HashMap<_, Task> = HashMap::new();
+    for task in listed {
+        let since = tasks.get(&task.id).map_or(task.since, |known| known.since);
+        tasks.insert(task.id, Task { since, ..task });
+    }
+    tasks.into_values().collect()
+}
+
+/// The processes that descend from `roots`, by the parents that the tasks have now.
+fn descendants(tasks: &[Task], roots: &[u32]) -> HashSet<u32> {
+    let mut found: HashSet<u32> = roots.iter().copied().collect();
+    if found.is_empty() {
+        return found;
+    }
+    loop {
+        let before = found.len();
+        let children = tasks.iter().filter(|task| found.contains(&task.ppid)).map(|task| task.tgid);
+        let children: Vec<_> = children.collect();
+        found.extend(children);
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Cpu, TaskId};
+
+    fn task(id: u32, tgid: u32, ppid: u32) -> Task {
+        Task { id: TaskId(id), tid: tgid, tgid, ppid, ..Task::idle(Cpu(0)) }
+    }
+
+    #[test]
+    fn descendants_are_found_in_any_order() {
+        let tasks = [task(1, 40, 30), task(2, 30, 20), task(3, 20, 10), task(4, 50, 1)];
+        let mut found: Vec<_> = descendants(&tasks, &[20]).into_iter().collect();
+        found.sort_unstable();
+        assert_eq!(found, [20, 30, 40]);
+        assert!(descendants(&tasks, &[]).is_empty());
+    }
+
+    #[test]
+    fn a_task_that_is_listed_twice_has_its_newest_name_from_the_first_time_on() {
+        let first = Task { since: Nanos(5), ..task(1, 2, 3) };
+        let second = Task { since: Nanos(9), comm: crate::event::Comm::new("new"), ..first };
+        assert_eq!(newest([first, second].into_iter()), [Task { since: Nanos(5), ..second }]);
+    }
+}

@@ -1,0 +1,191 @@
+//! `meta.json` and `commit.json`: what a trace says of itself, and how far it can be trusted while it is written.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::info::{LossCount, Removed};
+use super::segment::Span;
+use super::untrusted;
+use crate::error::{Error, Result};
+use crate::event::Nanos;
+use crate::source::Meta;
+
+/// The version of the layout and of the tables.
+pub(super) const SCHEMA: u32 = 1;
+/// The setting of the recording.
+pub(super) const META: &str = "meta.json";
+/// How far the recording has come.
+pub(super) const COMMIT: &str = "commit.json";
+/// Held by the writer while it records.
+pub(super) const LOCK: &str = "lock";
+
+/// The largest document that is read, in bytes; a topology of 10,000 CPUs takes 1 MiB.
+const MAX_DOCUMENT: u64 = 16 << 20;
+/// The most segments in flight that a commit may name: the newest, and those that wait to be sealed.
+const MAX_IN_FLIGHT: usize = 16;
+
+/// `meta.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct MetaFile {
+    /// The version of the layout.
+    pub(super) schema: u32,
+    /// What wrote it.
+    pub(super) writer: String,
+    /// The setting.
+    pub(super) meta: Meta,
+    /// What was recorded and what is missing: complete once the recording is finished.
+    #[serde(default)]
+    pub(super) totals: Totals,
+}
+
+/// `commit.json`, replaced at every commit.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Commit {
+    /// The version of the layout.
+    pub(super) schema: u32,
+    /// Whether more is to come.
+    pub(super) state: CommitState,
+    /// All tables are complete up to this time, exclusively.
+    pub(super) complete_until_ns: Nanos,
+    /// The oldest segment; what is older was removed.
+    pub(super) first_seq: u32,
+    /// The segments that are not known to be at rest.
+    pub(super) segments: Vec<InFlight>,
+    /// What was recorded and what is missing.
+    pub(super) totals: Totals,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CommitState {
+    #[default]
+    Recording,
+    Finished,
+}
+
+/// A segment in flight: how much of each table is committed, by the table's name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct InFlight {
+    pub(super) seq: u32,
+    #[serde(flatten)]
+    pub(super) span: Span,
+    pub(super) tables: BTreeMap<String, Extent>,
+}
+
+/// How much of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Extent {
+    pub(super) bytes: u64,
+    pub(super) rows: u64,
+}
+
+/// What was recorded and what is missing, over the whole recording.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Totals {
+    /// Rows written per table, with those that were removed later, without identities that were repeated.
+    pub(super) rows: BTreeMap<String, u64>,
+    /// Events that came behind the watermark; they are stored.
+    pub(super) late: u64,
+    /// Events known to be missing, per place and kind.
+    pub(super) lost: Vec<LossCount>,
+    /// What was removed to keep the limits.
+    pub(super) removed: Removed,
+}
+
+impl MetaFile {
+    /// Reads a trace's `meta.json`.
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: u32,
+        }
+        let not = |why: String| Error::NotATrace { path: dir.to_owned(), why };
+        let bytes = match untrusted::read_small(&dir.join(META), MAX_DOCUMENT) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) if !dir.exists() => return Err(not("there is no such directory".into())),
+            Ok(None) => return Err(not(format!("it has no {META}"))),
+            // A plain file, of which nothing can be inside.
+            Err(Error::Io { .. }) if dir.is_file() => return Err(not("it is no directory".into())),
+            Err(e) => return Err(e),
+        };
+        let head: Head = serde_json::from_slice(&bytes)
+            .map_err(|e| not(format!("its {META} names no schema version ({})", one_line(&e))))?;
+        if head.schema > SCHEMA {
+            return Err(Error::NewerTrace { path: dir.to_owned(), found: head.schema, known: SCHEMA });
+        }
+        document(&bytes).map_err(|e| not(format!("its {META} cannot be read ({})", one_line(&e))))
+    }
+
+    /// Writes it so that a reader finds the old one or the new one, and nothing between; returns its size in bytes.
+    pub(super) fn write(&self, dir: &Path) -> Result<u64> {
+        write(dir, META, serde_json::to_vec_pretty(self))
+    }
+}
+
+impl Commit {
+    /// Reads a trace's `commit.json`.
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(COMMIT);
+        let Some(bytes) = untrusted::read_small(&path, MAX_DOCUMENT)? else {
+            return Err(Error::NotATrace { path: dir.to_owned(), why: format!("it has no {COMMIT}") });
+        };
+        let commit: Self = document(&bytes).map_err(|e| Error::damaged(&path, one_line(&e)))?;
+        if commit.segments.len() > MAX_IN_FLIGHT {
+            return Err(Error::damaged(&path, "names too many segments in flight"));
+        }
+        Ok(commit)
+    }
+
+    /// Writes it so that a reader finds the old one or the new one, and nothing between; returns its size in bytes.
+    pub(super) fn write(&self, dir: &Path) -> Result<u64> {
+        write(dir, COMMIT, serde_json::to_vec(self))
+    }
+
+    /// What it says of a segment.
+    pub(super) fn segment(&self, seq: u32) -> Option<&InFlight> {
+        self.segments.iter().find(|segment| segment.seq == seq)
+    }
+}
+
+/// The message of serde may quote the document.
+/// Reads a document of a trace. Its texts (host, paths, places) come from strangers and end on terminals, so control
+/// characters are replaced here, once.
+fn document<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    fn clean(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::String(text) if text.contains(char::is_control) => {
+                *text = text.replace(char::is_control, "?");
+            }
+            serde_json::Value::Array(values) => values.iter_mut().for_each(clean),
+            serde_json::Value::Object(members) => members.values_mut().for_each(clean),
+            _ => {}
+        }
+    }
+    let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
+    clean(&mut value);
+    serde_json::from_value(value)
+}
+
+fn one_line(error: &serde_json::Error) -> String {
+    untrusted::one_line(&error.to_string())
+}
+
+fn write(dir: &Path, name: &str, document: serde_json::Result<Vec<u8>>) -> Result<u64> {
+    let path = dir.join(name);
+    let bytes = document.map_err(|e| Error::io("cannot write", &path)(e.into()))?;
+    let tmp = dir.join(format!("{name}.tmp"));
+    let mut file = File::create(&tmp).map_err(Error::io("cannot create", &tmp))?;
+    file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(Error::io("cannot write", &tmp))?;
+    std::fs::rename(&tmp, &path).map_err(Error::io("cannot replace", &path))?;
+    sync_folder(dir)?;
+    Ok(bytes.len() as u64)
+}
+
+/// Makes what was created, renamed or removed in a folder survive a power cut.
+pub(super) fn sync_folder(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|folder| folder.sync_all()).map_err(Error::io("cannot sync", dir))
+}

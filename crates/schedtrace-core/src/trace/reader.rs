@@ -1,0 +1,440 @@
+//! Reads a trace: a [`Source`] that streams it in time order, whatever its size.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use rustix::fs::{FlockOperation, flock};
+
+use super::commit::{Commit, CommitState, Extent, LOCK, MetaFile};
+use super::identity::idle_cpu;
+use super::info::{Completeness, TableInfo, TraceInfo, TraceState, Window};
+use super::schema::{self, Note, Table};
+use super::segment::{Span, parquet_path, seq_of, stream_path};
+use super::untrusted::{self, Parquet, Rows, Stream};
+use crate::error::{Error, Result};
+use crate::event::{Batch, Cgroup, Event, Loss, LossPlace, Nanos, ShardId, Task};
+use crate::merge::Merge;
+use crate::source::{Meta, Poll, Source};
+
+/// About how many events a batch has.
+const EVENTS_PER_BATCH: usize = 8192;
+/// How often a segment is looked for again that comes to rest, or is removed, while it is being opened.
+const ATTEMPTS: usize = 4;
+
+/// Reads a trace from its directory, finished or not, and writes nothing.
+///
+/// A trace that is still being recorded, or was interrupted, is read up to its last commit. Memory stays bounded whatever
+/// the size of the trace. Files are not trusted: what does not say what it should ends in [`Error::Damaged`].
+///
+/// Each stretch of time comes in one order; events that were recorded too late for it come in [`Batch::late`]. Identities
+/// that held before the first segment come first. Idle tasks are not announced: their ids say who they are.
+///
+/// ```no_run
+/// use schedtrace_core::trace::TraceReader;
+/// use schedtrace_core::{Poll, Source};
+///
+/// let mut trace = TraceReader::open("run.schedtrace")?;
+/// let mut switches = 0;
+/// while let Poll::Batch(batch) = trace.poll(std::time::Instant::now())? {
+///     switches += batch.events.iter().filter(|e| e.kind.kind() == schedtrace_core::Kind::Switch).count();
+/// }
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TraceReader {
+    dir: PathBuf,
+    meta: Meta,
+    commit: Commit,
+    state: TraceState,
+    /// Segments that were not read yet.
+    seqs: VecDeque<u32>,
+    all_seqs: Vec<u32>,
+    from: Option<Nanos>,
+    until: Option<Nanos>,
+    /// The segment before the next, if it was read: what it knew need not be repeated.
+    previous: Option<u32>,
+    open: Option<Segment>,
+    /// Everything before this was delivered.
+    delivered: Nanos,
+}
+
+impl TraceReader {
+    /// Opens a trace.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotATrace`] if it is none, [`Error::NewerTrace`] if a later version wrote it, [`Error::Damaged`] if what
+    /// it says of itself cannot be, [`Error::Io`] if it cannot be read.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref().to_owned();
+        MetaFile::read(&dir)?;
+        refuse_links(&dir)?;
+        let (commit, state) = state(&dir)?;
+        // Again: what is known only at the end was written before the commit that says so.
+        let mut meta = MetaFile::read(&dir)?.meta;
+        if state == TraceState::Interrupted {
+            meta.ended = Some(commit.complete_until_ns);
+        }
+        // What was removed is not part of the recording any more.
+        meta.started = meta.started.max(commit.totals.removed.until_ns);
+        let all_seqs = segments(&dir, &commit)?;
+        let seqs = all_seqs.iter().copied().collect();
+        let (previous, open, delivered) = (None, None, Nanos::ZERO);
+        Ok(Self { dir, meta, commit, state, seqs, all_seqs, from: None, until: None, previous, open, delivered })
+    }
+
+    /// Reads only the segments in which something of the time between two moments may be; `None` is the trace's begin or
+    /// end. Within a segment nothing is left out: whoever needs exact limits clips.
+    #[must_use]
+    pub fn between(mut self, from: Option<Nanos>, until: Option<Nanos>) -> Self {
+        (self.from, self.until) = (from, until);
+        self
+    }
+
+    /// What is in the trace, and how complete it is: looks at the metadata of every file, and at no row.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn info(&self) -> Result<TraceInfo> {
+        let mut extents = [Extent::default(); Table::COUNT];
+        let mut segments = 0;
+        for &seq in &self.all_seqs {
+            let Some(files) = SegmentFiles::open(&self.dir, seq)? else { continue };
+            segments += 1;
+            for (sum, extent) in extents.iter_mut().zip(&files.extents) {
+                sum.bytes = sum.bytes.saturating_add(extent.bytes);
+                sum.rows = sum.rows.saturating_add(extent.rows);
+            }
+        }
+        let table = |(table, extent): (&Table, &Extent)| TableInfo {
+            name: table.name().to_owned(),
+            rows: extent.rows,
+            bytes: extent.bytes,
+            segments,
+        };
+        let tables: Vec<TableInfo> = Table::ALL.iter().zip(&extents).map(table).collect();
+        let documents = [super::commit::META, super::commit::COMMIT].map(|name| self.dir.join(name).metadata());
+        let documents = documents.into_iter().filter_map(|metadata| Some(metadata.ok()?.len()));
+        let totals = &self.commit.totals;
+        let (from_ns, until_ns) = (self.meta.started, self.commit.complete_until_ns.max(self.meta.started));
+        let missing = totals.lost.iter().any(|loss| loss.count > 0 && loss.place != LossPlace::Late.to_string());
+        Ok(TraceInfo {
+            path: self.dir.clone(),
+            state: self.state,
+            host: self.meta.host.clone(),
+            window: Window { from_ns, until_ns, duration_ns: until_ns - from_ns },
+            bytes: tables.iter().map(|table| table.bytes).chain(documents).fold(0, u64::saturating_add),
+            completeness: Completeness {
+                events: Table::EVENTS.iter().map(|t| extents[t.index()].rows).fold(0, u64::saturating_add),
+                late: totals.late,
+                lost: totals.lost.clone(),
+                removed: totals.removed,
+                ends_at_last_commit: self.state != TraceState::Finished,
+                complete: self.state == TraceState::Finished && !missing && totals.removed.segments == 0,
+            },
+            tables,
+        })
+    }
+
+    /// Opens the next segment that is wanted; none at the end.
+    fn next_segment(&mut self) -> Result<Option<Segment>> {
+        while let Some(seq) = self.seqs.pop_front() {
+            let Some(files) = SegmentFiles::open(&self.dir, seq)? else { continue };
+            if files.span.is_some_and(|span| span.is_outside(self.from, self.until)) {
+                continue;
+            }
+            let consecutive = self.previous.is_some_and(|previous| previous.checked_add(1) == Some(seq));
+            self.previous = Some(seq);
+            return Ok(Segment::new(files, !consecutive));
+        }
+        Ok(None)
+    }
+
+    fn advance(&mut self) -> Result<Option<Batch>> {
+        loop {
+            let Some(segment) = &mut self.open else {
+                let Some(segment) = self.next_segment()? else { return Ok(None) };
+                self.open = Some(segment);
+                continue;
+            };
+            if let Some(batch) = segment.next(&mut self.delivered)? {
+                return Ok(Some(batch));
+            }
+            self.open = None;
+        }
+    }
+}
+
+impl Source for TraceReader {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The next batch, at once. After an error, [`Error::Damaged`] or [`Error::Io`], the trace is over.
+    fn poll(&mut self, _deadline: Instant) -> Result<Poll> {
+        let next = self.advance();
+        if next.is_err() {
+            self.seqs.clear();
+            self.open = None;
+        }
+        Ok(next?.map_or(Poll::End, Poll::Batch))
+    }
+}
+
+/// The last commit, and whether the trace is finished, being recorded, or was interrupted.
+fn state(dir: &Path) -> Result<(Commit, TraceState)> {
+    let mut commit = Commit::read(dir)?;
+    if commit.state == CommitState::Recording {
+        if is_locked(dir)? {
+            return Ok((commit, TraceState::Recording));
+        }
+        // It may have been finished since.
+        commit = Commit::read(dir)?;
+    }
+    let finished = commit.state == CommitState::Finished;
+    Ok((commit, if finished { TraceState::Finished } else { TraceState::Interrupted }))
+}
+
+/// Whether somebody records into a directory.
+fn is_locked(dir: &Path) -> Result<bool> {
+    let Some(lock) = untrusted::open(&dir.join(LOCK))? else { return Ok(false) };
+    // Given back at once: the file is closed at the end of this function.
+    Ok(flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK))
+}
+
+/// A link in place of a folder would lead out of the trace.
+fn refuse_links(dir: &Path) -> Result<()> {
+    for folder in Table::ALL.map(Table::folder).into_iter().chain([PathBuf::from("events")]) {
+        let path = dir.join(folder);
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+            return Err(Error::damaged(&path, "is a symbolic link, which is not followed"));
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of all segments, oldest first.
+fn segments(dir: &Path, commit: &Commit) -> Result<Vec<u32>> {
+    let folder = dir.join(Table::Tasks.folder());
+    let mut seqs: BTreeSet<u32> = commit.segments.iter().map(|segment| segment.seq).collect();
+    let entries = match std::fs::read_dir(&folder) {
+        // Interrupted before anything was written.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        entries => Some(entries.map_err(Error::io("cannot read", &folder))?),
+    };
+    for entry in entries.into_iter().flatten() {
+        let name = entry.map_err(Error::io("cannot read", &folder))?.file_name();
+        seqs.extend(name.to_str().and_then(seq_of));
+    }
+    Ok(seqs.into_iter().filter(|seq| *seq >= commit.first_seq).collect())
+}
+
+/// The files of one segment, opened together: they stay readable if it is removed meanwhile.
+#[derive(Debug)]
+struct SegmentFiles {
+    tables: Vec<Rows>,
+    extents: Vec<Extent>,
+    span: Option<Span>,
+}
+
+impl SegmentFiles {
+    /// Opens a segment wherever it is: each table at rest or in flight. None if it was removed meanwhile.
+    fn open(dir: &Path, seq: u32) -> Result<Option<Self>> {
+        let mut missing = Table::Switch;
+        for _ in 0..ATTEMPTS {
+            // At rest first: once one table is, the commit that is read next has all of the others.
+            let parquet = Table::ALL.map(|table| Parquet::open(parquet_path(dir, table, seq), table));
+            let parquet = parquet.into_iter().collect::<Result<Vec<_>>>()?;
+            let commit = if parquet.iter().all(Option::is_some) { None } else { Some(Commit::read(dir)?) };
+            if commit.as_ref().is_some_and(|commit| seq < commit.first_seq) {
+                return Ok(None);
+            }
+            let in_flight = commit.as_ref().and_then(|commit| commit.segment(seq));
+            let mut files = Self { tables: Vec::new(), extents: Vec::new(), span: in_flight.map(|s| s.span) };
+            for (table, parquet) in Table::ALL.into_iter().zip(parquet) {
+                if let Some(parquet) = parquet {
+                    files.span = files.span.or(parquet.span());
+                    files.extents.push(parquet.extent());
+                    files.tables.push(Rows::Parquet(Box::new(parquet)));
+                    continue;
+                }
+                missing = table;
+                let Some(&committed) = in_flight.and_then(|segment| segment.tables.get(table.name())) else { break };
+                let Some(stream) = Stream::open(stream_path(dir, table, seq), table, committed)? else { break };
+                files.extents.push(committed);
+                files.tables.push(Rows::Stream(Box::new(stream)));
+            }
+            if files.tables.len() == Table::COUNT {
+                return Ok(Some(files));
+            }
+        }
+        Err(Error::damaged(parquet_path(dir, missing, seq), "is missing"))
+    }
+}
+
+/// One table of events on its way into the merge.
+#[derive(Debug)]
+struct EventTable {
+    table: Table,
+    rows: Rows,
+    /// Nothing earlier follows, as far as the table is in order.
+    until: Nanos,
+    ended: bool,
+}
+
+impl EventTable {
+    fn shard(&self) -> ShardId {
+        ShardId(self.table as u16)
+    }
+
+    /// Moves its next rows into the merge.
+    fn refill(&mut self, merge: &mut Merge<Event>) -> Result<()> {
+        let Some(rows) = self.rows.next()? else {
+            self.ended = true;
+            merge.close(self.shard());
+            return Ok(());
+        };
+        let mut events = Vec::new();
+        let read = schema::read_events(self.table, &rows, &mut events);
+        read.map_err(|why| Error::damaged(self.rows.path(), why))?;
+        self.until = events.iter().map(|event| event.ts).fold(self.until, Nanos::max);
+        merge.push(self.shard(), events, self.until);
+        Ok(())
+    }
+}
+
+/// One table of what belongs to the stream at some time: identities, paths, losses.
+#[derive(Debug)]
+struct NoteTable<T> {
+    rows: Rows,
+    read: ReadNotes<T>,
+    notes: VecDeque<Note<T>>,
+    /// Whether what earlier segments know is wanted too.
+    repeated: bool,
+}
+
+type ReadNotes<T> = fn(&RecordBatch, &mut VecDeque<Note<T>>) -> Result<(), String>;
+
+impl<T> NoteTable<T> {
+    fn new(rows: Rows, read: ReadNotes<T>, repeated: bool) -> Self {
+        Self { rows, read, notes: VecDeque::new(), repeated }
+    }
+
+    /// Moves out what is due, in the order in which it was announced; whether that was all, and not just as much as a
+    /// batch may have.
+    fn take(&mut self, due: impl Fn(Nanos) -> bool, out: &mut Vec<T>) -> Result<bool> {
+        loop {
+            while let Some(note) = self.notes.front() {
+                if !note.carried && !due(note.seen) {
+                    return Ok(true);
+                }
+                if out.len() >= EVENTS_PER_BATCH {
+                    return Ok(false);
+                }
+                let wanted = !note.carried || self.repeated;
+                out.extend(self.notes.pop_front().filter(|_| wanted).map(|note| note.item));
+            }
+            let Some(rows) = self.rows.next()? else { return Ok(true) };
+            (self.read)(&rows, &mut self.notes).map_err(|why| Error::damaged(self.rows.path(), why))?;
+        }
+    }
+}
+
+/// A segment that is being read.
+#[derive(Debug)]
+struct Segment {
+    tables: Vec<EventTable>,
+    tasks: NoteTable<Task>,
+    cgroups: NoteTable<Cgroup>,
+    lost: NoteTable<Loss>,
+    merge: Merge<Event>,
+    /// Events in time order, of which those from `next` on were not delivered.
+    events: Vec<Event>,
+    next: usize,
+    late: Vec<Event>,
+    /// To which time the merge has come.
+    merged: Nanos,
+    span: Option<Span>,
+    ended: bool,
+}
+
+impl Segment {
+    /// `None` unless every table is there.
+    fn new(files: SegmentFiles, repeated: bool) -> Option<Self> {
+        let mut rows = files.tables.into_iter();
+        let tables: Vec<EventTable> = Table::EVENTS
+            .into_iter()
+            .zip(rows.by_ref())
+            .map(|(table, rows)| EventTable { table, rows, until: Nanos::ZERO, ended: false })
+            .collect();
+        Some(Self {
+            merge: Merge::new(tables.iter().map(EventTable::shard)),
+            tables,
+            tasks: NoteTable::new(rows.next()?, schema::read_tasks, repeated),
+            cgroups: NoteTable::new(rows.next()?, schema::read_cgroups, repeated),
+            lost: NoteTable::new(rows.next()?, schema::read_loss, repeated),
+            events: Vec::new(),
+            next: 0,
+            late: Vec::new(),
+            merged: Nanos::ZERO,
+            span: files.span,
+            ended: false,
+        })
+    }
+
+    /// Its next batch, when everything before `delivered` was; none at its end.
+    fn next(&mut self, delivered: &mut Nanos) -> Result<Option<Batch>> {
+        self.refill()?;
+        let end = self.events.len().min(self.next + EVENTS_PER_BATCH);
+        let events = &self.events[self.next..end];
+        let last = events.last().map_or(Nanos::ZERO, |event| event.ts);
+        let until = match self.events.get(end) {
+            Some(event) => event.ts,
+            None if self.ended => self.span.map_or(last, |span| span.until_ns).max(last),
+            None => self.merged,
+        };
+        let over = self.ended && end == self.events.len();
+        let due = |seen: Nanos| over || seen < until || seen <= last;
+        let mut batch = Batch { until: *delivered, ..Batch::default() };
+        let all = self.tasks.take(due, &mut batch.tasks)?
+            & self.cgroups.take(due, &mut batch.cgroups)?
+            & self.lost.take(due, &mut batch.lost)?;
+        batch.tasks.retain(|task| idle_cpu(task.id).is_none());
+        // Identities come first, in batches of their own if they are many.
+        if all {
+            let late = events.partition_point(|event| event.ts < *delivered);
+            batch.late = std::mem::take(&mut self.late);
+            batch.late.extend_from_slice(&events[..late]);
+            batch.events = events[late..].to_vec();
+            batch.until = until.max(*delivered);
+            self.next = end;
+        }
+        if all && over && batch.is_empty() && batch.until == *delivered {
+            return Ok(None);
+        }
+        *delivered = batch.until;
+        Ok(Some(batch))
+    }
+
+    /// Reads on until there are events to deliver, or no more.
+    fn refill(&mut self) -> Result<()> {
+        if self.next < self.events.len() {
+            return Ok(());
+        }
+        self.events.clear();
+        self.next = 0;
+        while self.events.is_empty() && self.late.len() < EVENTS_PER_BATCH && !self.ended {
+            // The one that holds the others back.
+            let slowest = self.tables.iter_mut().filter(|table| !table.ended).min_by_key(|table| table.until);
+            if let Some(table) = slowest {
+                table.refill(&mut self.merge)?;
+            }
+            self.ended = self.tables.iter().all(|table| table.ended);
+            self.merged = self.merge.drain(&mut self.events, &mut self.late).unwrap_or(self.merged);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,565 @@
+//! The tables of a trace: their columns, and how an event becomes a row and a row an event. Nothing else knows a column.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+
+use super::column::{Column, Count, Flag, Id, OptFlag, OptText, OptU32, Text, Time, U8, U16, U32};
+use crate::event::{
+    Cgroup, CgroupId, Comm, Context, Cpu, Event, EventKind, Exec, Exit, Fork, Kind, Loss, LossPlace, Migrate, Nanos,
+    Snapshot, Switch, Task, TaskId, TaskState, WakeupNew, Waking,
+};
+
+/// Declares a table once: a row, the builders of its columns, and a typed view of a record batch.
+macro_rules! table {
+    ($table:expr, $row:ident, $columns:ident, $view:ident { $($name:ident: $type:ty),* $(,)? }) => {
+        struct $row<'a> { $($name: <$type as Column>::Value<'a>,)* }
+
+        #[derive(Default, Debug)]
+        struct $columns { rows: usize, $($name: <$type as Column>::Builder,)* }
+
+        impl $columns {
+            #[inline]
+            fn push(&mut self, row: $row<'_>) {
+                self.rows += 1;
+                $(<$type>::push(&mut self.$name, row.$name);)*
+            }
+
+            fn take(&mut self) -> Result<RecordBatch, ArrowError> {
+                self.rows = 0;
+                RecordBatch::try_new($table.schema(), vec![$(<$type>::array(&mut self.$name)),*])
+            }
+
+            fn columns() -> Vec<ColumnInfo> {
+                vec![$(ColumnInfo {
+                    name: stringify!($name),
+                    data_type: <$type>::TYPE,
+                    nullable: <$type>::NULLABLE,
+                    time: <$type>::TIME,
+                }),*]
+            }
+        }
+
+        struct $view<'a> { rows: usize, $($name: <$type as Column>::View<'a>,)* }
+
+        impl<'a> $view<'a> {
+            fn new(batch: &'a RecordBatch) -> Result<Self, String> {
+                let mut columns = batch.columns().iter();
+                Ok(Self {
+                    rows: batch.num_rows(),
+                    $($name: {
+                        let array = columns.next().ok_or(concat!("has no column ", stringify!($name)))?;
+                        if !<$type>::NULLABLE && array.null_count() != 0 {
+                            return Err(concat!("column ", stringify!($name), " has nulls").to_owned());
+                        }
+                        <$type>::view(array).ok_or(concat!("column ", stringify!($name), " has the wrong type"))?
+                    },)*
+                })
+            }
+
+            #[inline]
+            fn row(&self, row: usize) -> Result<$row<'a>, String> {
+                Ok($row { $($name: <$type>::value(&self.$name, row).map_err(|why| bad(stringify!($name), row, why))?,)* })
+            }
+        }
+    };
+}
+
+#[cold]
+fn bad(column: &str, row: usize, why: &str) -> String {
+    format!("column {column} {why} in row {row}")
+}
+
+table!(
+    Table::Switch,
+    SwitchRow,
+    SwitchColumns,
+    SwitchView {
+        ts_ns: Time,
+        cpu: U16,
+        prev_task: U32,
+        next_task: U32,
+        prev_state: U16,
+        preempted: Flag,
+        prev_prio: U8,
+        next_prio: U8,
+    }
+);
+table!(
+    Table::Waking,
+    WakingRow,
+    WakingColumns,
+    WakingView {
+        ts_ns: Time,
+        cpu: U16,
+        task: U32,
+        current_task: U32,
+        context: Text,
+        prev_cpu: U16,
+        on_cpu: Flag,
+        prio: U8,
+    }
+);
+table!(
+    Table::WakeupNew,
+    WakeupNewRow,
+    WakeupNewColumns,
+    WakeupNewView { ts_ns: Time, cpu: U16, task: U32, parent_task: U32, target_cpu: U16, prio: U8 }
+);
+table!(
+    Table::Migrate,
+    MigrateRow,
+    MigrateColumns,
+    MigrateView { ts_ns: Time, cpu: U16, task: U32, from_cpu: U16, to_cpu: U16, prio: U8 }
+);
+table!(
+    Table::Lifecycle,
+    LifecycleRow,
+    LifecycleColumns,
+    LifecycleView {
+        ts_ns: Time,
+        cpu: U16,
+        event: Text,
+        task: U32,
+        parent_task: OptU32,
+        old_tid: OptU32,
+        group_dead: OptFlag,
+    }
+);
+table!(Table::Snapshot, SnapshotRow, SnapshotColumns, SnapshotView { ts_ns: Time, cpu: U16, task: U32, running: Flag });
+table!(
+    Table::Tasks,
+    TaskRow,
+    TaskColumns,
+    TaskView {
+        task_id: U32,
+        tid: U32,
+        pid: U32,
+        ppid: U32,
+        comm: Text,
+        cgroup_id: Id,
+        start_ns: Time,
+        since_ns: Time,
+        kernel: Flag,
+        recorder: Flag,
+        seen_ns: Time,
+        carried: Flag,
+    }
+);
+table!(
+    Table::Cgroups,
+    CgroupRow,
+    CgroupColumns,
+    CgroupView { cgroup_id: Id, path: Text, seen_ns: Time, carried: Flag }
+);
+table!(
+    Table::Loss,
+    LossRow,
+    LossColumns,
+    LossView { place: Text, kind: OptText, count: Count, from_ns: Time, until_ns: Time, seen_ns: Time }
+);
+
+/// One column, as the schemas and the Parquet properties need it.
+struct ColumnInfo {
+    name: &'static str,
+    data_type: DataType,
+    nullable: bool,
+    time: bool,
+}
+
+/// A table of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Table {
+    Switch,
+    Waking,
+    WakeupNew,
+    Migrate,
+    Lifecycle,
+    Snapshot,
+    Tasks,
+    Cgroups,
+    Loss,
+}
+
+impl Table {
+    /// How many there are.
+    pub(super) const COUNT: usize = 9;
+    /// All of them, in the order of their numbers.
+    pub(super) const ALL: [Self; Self::COUNT] = [
+        Self::Switch,
+        Self::Waking,
+        Self::WakeupNew,
+        Self::Migrate,
+        Self::Lifecycle,
+        Self::Snapshot,
+        Self::Tasks,
+        Self::Cgroups,
+        Self::Loss,
+    ];
+    /// Those that hold events.
+    pub(super) const EVENTS: [Self; 6] =
+        [Self::Switch, Self::Waking, Self::WakeupNew, Self::Migrate, Self::Lifecycle, Self::Snapshot];
+
+    /// What people call it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Switch => "sched_switch",
+            Self::Waking => "sched_waking",
+            Self::WakeupNew => "sched_wakeup_new",
+            Self::Migrate => "sched_migrate_task",
+            Self::Lifecycle => "task_lifecycle",
+            Self::Snapshot => "snapshot",
+            Self::Tasks => "tasks",
+            Self::Cgroups => "cgroups",
+            Self::Loss => "loss",
+        }
+    }
+
+    /// Whether it holds events.
+    pub(super) const fn is_event(self) -> bool {
+        !matches!(self, Self::Tasks | Self::Cgroups | Self::Loss)
+    }
+
+    /// Whether it has texts of any length: paths, and names that a program gave its sinks.
+    pub(super) const fn has_long_texts(self) -> bool {
+        matches!(self, Self::Cgroups | Self::Loss)
+    }
+
+    /// Its folder below the trace's.
+    pub(super) fn folder(self) -> std::path::PathBuf {
+        if self.is_event() { std::path::Path::new("events").join(self.name()) } else { self.name().into() }
+    }
+
+    /// Its place in [`Table::ALL`].
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its columns.
+    pub(super) fn schema(self) -> SchemaRef {
+        static SCHEMAS: LazyLock<[SchemaRef; Table::COUNT]> = LazyLock::new(|| {
+            Table::ALL.map(|table| {
+                let fields = table.columns().into_iter().map(|c| Field::new(c.name, c.data_type, c.nullable));
+                Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+            })
+        });
+        Arc::clone(&SCHEMAS[self.index()])
+    }
+
+    /// The columns that hold times: nearly all values differ, and they grow with the rows.
+    pub(super) fn time_columns(self) -> impl Iterator<Item = &'static str> {
+        self.columns().into_iter().filter(|column| column.time).map(|column| column.name)
+    }
+
+    fn columns(self) -> Vec<ColumnInfo> {
+        match self {
+            Self::Switch => SwitchColumns::columns(),
+            Self::Waking => WakingColumns::columns(),
+            Self::WakeupNew => WakeupNewColumns::columns(),
+            Self::Migrate => MigrateColumns::columns(),
+            Self::Lifecycle => LifecycleColumns::columns(),
+            Self::Snapshot => SnapshotColumns::columns(),
+            Self::Tasks => TaskColumns::columns(),
+            Self::Cgroups => CgroupColumns::columns(),
+            Self::Loss => LossColumns::columns(),
+        }
+    }
+}
+
+/// An identity, a path or a loss, and where in the stream it belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Note<T> {
+    /// The time to which the stream had come: it holds for events from here on.
+    pub(super) seen: Nanos,
+    /// It was announced in an earlier segment and repeated at the beginning of this one.
+    pub(super) carried: bool,
+    /// What.
+    pub(super) item: T,
+}
+
+/// Rows of all tables on their way into record batches.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    switch: SwitchColumns,
+    waking: WakingColumns,
+    wakeup_new: WakeupNewColumns,
+    migrate: MigrateColumns,
+    lifecycle: LifecycleColumns,
+    snapshot: SnapshotColumns,
+    tasks: TaskColumns,
+    cgroups: CgroupColumns,
+    loss: LossColumns,
+}
+
+impl Rows {
+    /// Adds an event; returns the table it went into.
+    #[inline]
+    pub(super) fn event(&mut self, event: &Event) -> Table {
+        let (ts_ns, cpu) = (event.ts, event.cpu.0);
+        let mut row =
+            LifecycleRow { ts_ns, cpu, event: "", task: 0, parent_task: None, old_tid: None, group_dead: None };
+        match event.kind {
+            EventKind::Switch(e) => {
+                self.switch.push(SwitchRow {
+                    ts_ns,
+                    cpu,
+                    prev_task: e.prev.0,
+                    next_task: e.next.0,
+                    prev_state: e.prev_state.0,
+                    preempted: e.preempted,
+                    prev_prio: e.prev_prio,
+                    next_prio: e.next_prio,
+                });
+                return Table::Switch;
+            }
+            EventKind::Waking(e) => {
+                self.waking.push(WakingRow {
+                    ts_ns,
+                    cpu,
+                    task: e.task.0,
+                    current_task: e.current.0,
+                    context: e.context.name(),
+                    prev_cpu: e.prev_cpu.0,
+                    on_cpu: e.on_cpu,
+                    prio: e.prio,
+                });
+                return Table::Waking;
+            }
+            EventKind::WakeupNew(e) => {
+                let (task, parent_task, target_cpu) = (e.task.0, e.parent.0, e.target_cpu.0);
+                self.wakeup_new.push(WakeupNewRow { ts_ns, cpu, task, parent_task, target_cpu, prio: e.prio });
+                return Table::WakeupNew;
+            }
+            EventKind::Migrate(e) => {
+                let (task, from_cpu, to_cpu) = (e.task.0, e.from.0, e.to.0);
+                self.migrate.push(MigrateRow { ts_ns, cpu, task, from_cpu, to_cpu, prio: e.prio });
+                return Table::Migrate;
+            }
+            EventKind::Snapshot(e) => {
+                self.snapshot.push(SnapshotRow { ts_ns, cpu, task: e.task.0, running: e.running });
+                return Table::Snapshot;
+            }
+            EventKind::Fork(e) => {
+                (row.event, row.task, row.parent_task) = ("fork", e.child.0, Some(e.parent.0));
+            }
+            EventKind::Exec(e) => (row.event, row.task, row.old_tid) = ("exec", e.task.0, Some(e.old_tid)),
+            EventKind::Exit(e) => (row.event, row.task, row.group_dead) = ("exit", e.task.0, Some(e.group_dead)),
+            EventKind::Free { task } => (row.event, row.task) = ("free", task.0),
+            EventKind::Rename { task } => (row.event, row.task) = ("rename", task.0),
+        }
+        self.lifecycle.push(row);
+        Table::Lifecycle
+    }
+
+    /// Adds an identity.
+    pub(super) fn task(&mut self, note: &Note<Task>) {
+        let task = &note.item;
+        self.tasks.push(TaskRow {
+            task_id: task.id.0,
+            tid: task.tid,
+            pid: task.tgid,
+            ppid: task.ppid,
+            // Other tools print what they find here: no control characters, no invalid UTF-8.
+            comm: &task.comm.to_string(),
+            cgroup_id: task.cgroup.0,
+            start_ns: task.start,
+            since_ns: task.since,
+            kernel: task.kernel,
+            recorder: task.recorder,
+            seen_ns: note.seen,
+            carried: note.carried,
+        });
+    }
+
+    /// Adds the path of a cgroup.
+    pub(super) fn cgroup(&mut self, note: &Note<Cgroup>) {
+        self.cgroups.push(CgroupRow {
+            cgroup_id: note.item.id.0,
+            path: &note.item.path,
+            seen_ns: note.seen,
+            carried: note.carried,
+        });
+    }
+
+    /// Adds a loss.
+    pub(super) fn loss(&mut self, note: &Note<Loss>) {
+        let loss = &note.item;
+        self.loss.push(LossRow {
+            place: &loss.place.to_string(),
+            kind: loss.kind.map(Kind::name),
+            count: loss.count,
+            from_ns: loss.from,
+            until_ns: loss.until,
+            seen_ns: note.seen,
+        });
+    }
+
+    /// How many rows wait in a table.
+    pub(super) fn len(&self, table: Table) -> usize {
+        match table {
+            Table::Switch => self.switch.rows,
+            Table::Waking => self.waking.rows,
+            Table::WakeupNew => self.wakeup_new.rows,
+            Table::Migrate => self.migrate.rows,
+            Table::Lifecycle => self.lifecycle.rows,
+            Table::Snapshot => self.snapshot.rows,
+            Table::Tasks => self.tasks.rows,
+            Table::Cgroups => self.cgroups.rows,
+            Table::Loss => self.loss.rows,
+        }
+    }
+
+    /// Takes the waiting rows of a table out.
+    pub(super) fn take(&mut self, table: Table) -> Result<RecordBatch, ArrowError> {
+        match table {
+            Table::Switch => self.switch.take(),
+            Table::Waking => self.waking.take(),
+            Table::WakeupNew => self.wakeup_new.take(),
+            Table::Migrate => self.migrate.take(),
+            Table::Lifecycle => self.lifecycle.take(),
+            Table::Snapshot => self.snapshot.take(),
+            Table::Tasks => self.tasks.take(),
+            Table::Cgroups => self.cgroups.take(),
+            Table::Loss => self.loss.take(),
+        }
+    }
+}
+
+/// Reads the rows of an event table; the error says what is wrong with them. Other tables hold no events.
+pub(super) fn read_events(table: Table, batch: &RecordBatch, out: &mut Vec<Event>) -> Result<(), String> {
+    macro_rules! each {
+        ($view:ident, $row:ident => $kind:expr) => {{
+            let view = $view::new(batch)?;
+            out.reserve(view.rows);
+            for at in 0..view.rows {
+                let $row = view.row(at)?;
+                out.push(Event { ts: $row.ts_ns, cpu: Cpu($row.cpu), kind: $kind });
+            }
+        }};
+    }
+    match table {
+        Table::Switch => each!(SwitchView, row => EventKind::Switch(Switch {
+            prev: TaskId(row.prev_task),
+            next: TaskId(row.next_task),
+            prev_state: TaskState(row.prev_state),
+            preempted: row.preempted,
+            prev_prio: row.prev_prio,
+            next_prio: row.next_prio,
+        })),
+        Table::Waking => each!(WakingView, row => EventKind::Waking(Waking {
+            task: TaskId(row.task),
+            current: TaskId(row.current_task),
+            context: context(row.context)?,
+            prev_cpu: Cpu(row.prev_cpu),
+            on_cpu: row.on_cpu,
+            prio: row.prio,
+        })),
+        Table::WakeupNew => each!(WakeupNewView, row => EventKind::WakeupNew(WakeupNew {
+            task: TaskId(row.task),
+            parent: TaskId(row.parent_task),
+            target_cpu: Cpu(row.target_cpu),
+            prio: row.prio,
+        })),
+        Table::Migrate => each!(MigrateView, row => EventKind::Migrate(Migrate {
+            task: TaskId(row.task),
+            from: Cpu(row.from_cpu),
+            to: Cpu(row.to_cpu),
+            prio: row.prio,
+        })),
+        Table::Snapshot => each!(SnapshotView, row => EventKind::Snapshot(Snapshot {
+            task: TaskId(row.task),
+            running: row.running,
+        })),
+        Table::Lifecycle => each!(LifecycleView, row => lifecycle(&row)?),
+        Table::Tasks | Table::Cgroups | Table::Loss => {}
+    }
+    Ok(())
+}
+
+fn context(name: &str) -> Result<Context, String> {
+    [Context::Task, Context::Softirq, Context::Hardirq, Context::Nmi]
+        .into_iter()
+        .find(|context| context.name() == name)
+        .ok_or_else(|| unknown("context", name))
+}
+
+/// The value comes from a stranger: escaped, and cut.
+fn unknown(column: &str, value: &str) -> String {
+    let value: String = value.chars().take(32).collect();
+    format!("column {column} has the unknown value {value:?}")
+}
+
+fn lifecycle(row: &LifecycleRow<'_>) -> Result<EventKind, String> {
+    let task = TaskId(row.task);
+    let needs = |column: &str| format!("column {column} is null for {}", row.event);
+    Ok(match row.event {
+        "fork" => {
+            let parent = TaskId(row.parent_task.ok_or_else(|| needs("parent_task"))?);
+            EventKind::Fork(Fork { parent, child: task })
+        }
+        "exec" => EventKind::Exec(Exec { task, old_tid: row.old_tid.ok_or_else(|| needs("old_tid"))? }),
+        "exit" => EventKind::Exit(Exit { task, group_dead: row.group_dead.ok_or_else(|| needs("group_dead"))? }),
+        "free" => EventKind::Free { task },
+        "rename" => EventKind::Rename { task },
+        other => return Err(unknown("event", other)),
+    })
+}
+
+/// Reads rows of the `tasks` table.
+pub(super) fn read_tasks(batch: &RecordBatch, out: &mut VecDeque<Note<Task>>) -> Result<(), String> {
+    let view = TaskView::new(batch)?;
+    for at in 0..view.rows {
+        let row = view.row(at)?;
+        let item = Task {
+            id: TaskId(row.task_id),
+            since: row.since_ns,
+            tid: row.tid,
+            tgid: row.pid,
+            ppid: row.ppid,
+            comm: Comm::new(row.comm),
+            cgroup: CgroupId(row.cgroup_id),
+            start: row.start_ns,
+            kernel: row.kernel,
+            recorder: row.recorder,
+        };
+        out.push_back(Note { seen: row.seen_ns, carried: row.carried, item });
+    }
+    Ok(())
+}
+
+/// Reads rows of the `cgroups` table.
+pub(super) fn read_cgroups(batch: &RecordBatch, out: &mut VecDeque<Note<Cgroup>>) -> Result<(), String> {
+    let view = CgroupView::new(batch)?;
+    for at in 0..view.rows {
+        let row = view.row(at)?;
+        let item = Cgroup { id: CgroupId(row.cgroup_id), path: row.path.into() };
+        out.push_back(Note { seen: row.seen_ns, carried: row.carried, item });
+    }
+    Ok(())
+}
+
+/// Reads rows of the `loss` table.
+pub(super) fn read_loss(batch: &RecordBatch, out: &mut VecDeque<Note<Loss>>) -> Result<(), String> {
+    let view = LossView::new(batch)?;
+    for at in 0..view.rows {
+        let row = view.row(at)?;
+        let place: LossPlace = row.place.parse().map_err(|_| unknown("place", row.place))?;
+        let kind = row.kind.map(|name| name.parse::<Kind>().map_err(|_| unknown("kind", name))).transpose()?;
+        let item = Loss { place, kind, count: row.count, from: row.from_ns, until: row.until_ns };
+        out.push_back(Note { seen: row.seen_ns, carried: false, item });
+    }
+    Ok(())
+}
+
+/// The keys by which the rows of a table are sorted at rest: events by time, the others by where they belong in the
+/// stream, repeated ones first.
+pub(super) fn sort_keys(table: Table, batch: &RecordBatch) -> Result<Vec<i64>, String> {
+    let name = if table.is_event() { "ts_ns" } else { "seen_ns" };
+    let times =
+        batch.column_by_name(name).and_then(Time::view).ok_or_else(|| format!("has no column {name}"))?.values();
+    let Some(carried) = batch.column_by_name("carried").and_then(Flag::view) else { return Ok(times.to_vec()) };
+    Ok(times.iter().enumerate().map(|(row, &time)| if carried.value(row) { i64::MIN } else { time }).collect())
+}

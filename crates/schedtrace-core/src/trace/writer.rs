@@ -1,0 +1,476 @@
+//! Writes a trace: a [`Sink`] whose data survive whatever happens to the process.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::commit::{Commit, CommitState, InFlight, LOCK, MetaFile, SCHEMA, Totals, sync_folder};
+use super::identity::Identities;
+use super::info::LossCount;
+use super::retention::{self, Retention};
+use super::schema::{Note, Table};
+use super::segment::{self, Flight, Sealed, Unsealed};
+use crate::error::{Error, Result};
+use crate::event::{Batch, Event, Kind, Nanos, Task};
+use crate::sink::Sink;
+use crate::source::Meta;
+
+/// The smallest and the largest segment, in bytes of its streams.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 << 10..=256 << 20;
+/// The smallest limit of size.
+const MIN_MAX_BYTES: u64 = 1 << 20;
+/// A limit is kept in so many steps: each segment is at most this part of it.
+const SEGMENTS_PER_LIMIT: u64 = 16;
+
+/// How a trace is written.
+///
+/// ```
+/// use schedtrace_core::trace::WriterOptions;
+/// let last_hour = WriterOptions {
+///     max_bytes: Some(1 << 30),
+///     max_age: Some(std::time::Duration::from_secs(3600)),
+///     ..WriterOptions::default()
+/// };
+/// # let _ = last_hour;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriterOptions {
+    /// The most bytes that all files of the trace may take together; the oldest segments are removed to keep it. At
+    /// least 1 MiB.
+    pub max_bytes: Option<u64>,
+    /// How far back the trace reaches; segments whose last event is older are removed.
+    pub max_age: Option<Duration>,
+    /// The size in bytes at which the stream is cut and turned into Parquet: from 4 KiB to 256 MiB, and no more than a
+    /// sixteenth of `max_bytes`.
+    pub segment_bytes: u64,
+    /// How often what was recorded is brought to the disk: what a crash can cost at most. It happens as batches come.
+    pub sync_interval: Duration,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { max_bytes: None, max_age: None, segment_bytes: 32 << 20, sync_interval: Duration::from_secs(1) }
+    }
+}
+
+/// Writes a trace into a directory.
+///
+/// Everything up to the last commit, at most [`WriterOptions::sync_interval`] back, can be read at any time, also while
+/// the recording runs and after a crash. A writer that is dropped without [`finish`](Sink::finish), or that failed (a full
+/// disk), leaves an interrupted trace that ends there.
+///
+/// ```
+/// use schedtrace_core::trace::{TraceReader, TraceState, TraceWriter, WriterOptions};
+/// use schedtrace_core::{Batch, Meta, Sink};
+///
+/// let folder = tempfile::tempdir()?;
+/// let dir = folder.path().join("run.schedtrace");
+/// let mut writer = TraceWriter::create(&dir, WriterOptions::default())?;
+/// writer.begin(&Meta::default())?;
+/// writer.batch(&Batch::default())?;
+/// writer.finish(&Meta::default())?;
+/// assert_eq!(TraceReader::open(&dir)?.info()?.state, TraceState::Finished);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct TraceWriter {
+    dir: PathBuf,
+    options: WriterOptions,
+    phase: Phase,
+    /// Held until the recording is finished or the writer is gone.
+    lock: Option<File>,
+    flight: Option<Flight>,
+    identities: Identities,
+    sealer: Sealer,
+    /// Segments that are not known to be at rest, oldest first.
+    unsealed: VecDeque<(InFlight, u64)>,
+    retention: Retention,
+    counts: Counts,
+    /// The time to which the stream has come.
+    until: Nanos,
+    synced: Instant,
+    document_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Created,
+    Recording,
+    Finished,
+    Failed,
+}
+
+/// What was recorded so far.
+#[derive(Debug, Default)]
+struct Counts {
+    rows: [u64; Table::COUNT],
+    late: u64,
+    lost: BTreeMap<(String, Option<Kind>), u64>,
+}
+
+impl TraceWriter {
+    /// Creates the directory and locks it. The recording starts with [`Sink::begin`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the directory exists and is not empty, or a limit makes no sense; [`Error::Io`] if it cannot
+    /// be created or written.
+    pub fn create(dir: impl AsRef<Path>, mut options: WriterOptions) -> Result<Self> {
+        let dir = dir.as_ref().to_owned();
+        if let Some(max_bytes) = options.max_bytes {
+            if max_bytes < MIN_MAX_BYTES {
+                let why =
+                    format!("a trace cannot be kept below {max_bytes} bytes: the smallest limit is {MIN_MAX_BYTES}");
+                return Err(Error::Invalid(why));
+            }
+            options.segment_bytes = options.segment_bytes.min(max_bytes / SEGMENTS_PER_LIMIT);
+        }
+        options.segment_bytes = options.segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+        match std::fs::create_dir(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => refuse_unless_empty(&dir)?,
+            created => created.map_err(Error::io("cannot create", &dir))?,
+        }
+        let lock = lock(&dir)?;
+        // Somebody else may have recorded and finished in between.
+        refuse_unless_empty(&dir)?;
+        Ok(Self {
+            phase: Phase::Created,
+            lock: Some(lock),
+            flight: None,
+            identities: Identities::default(),
+            sealer: Sealer::start(dir.clone())?,
+            unsealed: VecDeque::new(),
+            retention: Retention::new(options.max_bytes, options.max_age),
+            counts: Counts::default(),
+            until: Nanos::ZERO,
+            synced: Instant::now(),
+            document_bytes: 0,
+            dir,
+            options,
+        })
+    }
+
+    /// The size of the trace's files in bytes; at rest once it is finished.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.retention.sealed_bytes() + self.in_flight_bytes() + self.document_bytes
+    }
+
+    /// How many events were written, with those that came late and those that were removed later.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        Table::EVENTS.into_iter().map(|table| self.counts.rows[table.index()]).sum()
+    }
+
+    fn in_flight_bytes(&self) -> u64 {
+        self.unsealed.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.flight.as_ref().map_or(0, Flight::bytes)
+    }
+
+    /// Runs a step of the recording; after an error there is no other.
+    fn step(&mut self, phase: Phase, step: impl FnOnce(&mut Self) -> Result<Phase>) -> Result<()> {
+        if self.phase != phase {
+            let why = match self.phase {
+                Phase::Created => "its recording has not begun",
+                Phase::Recording => "its recording has begun already",
+                Phase::Finished => "it is finished",
+                Phase::Failed => "writing it failed before",
+            };
+            return Err(Error::Invalid(format!("cannot write the trace {}: {why}", self.dir.display())));
+        }
+        let result = step(self);
+        self.phase = *result.as_ref().unwrap_or(&Phase::Failed);
+        result.map(drop)
+    }
+
+    fn start(&mut self, meta: &Meta) -> Result<()> {
+        for table in Table::ALL {
+            let folder = self.dir.join(table.folder());
+            std::fs::create_dir_all(&folder).map_err(Error::io("cannot create", &folder))?;
+        }
+        sync_folder(&self.dir.join("events"))?;
+        self.until = meta.started;
+        // A trace that has its setting has a commit too.
+        let commit = Commit { schema: SCHEMA, complete_until_ns: self.until, ..Commit::default() };
+        let commit_bytes = commit.write(&self.dir)?;
+        self.document_bytes = commit_bytes + self.meta_file(meta).write(&self.dir)?;
+        self.flight = Some(Flight::create(&self.dir, 0, self.until)?);
+        self.synced = Instant::now();
+        Ok(())
+    }
+
+    fn record(&mut self, batch: &Batch) -> Result<()> {
+        let now = self.until;
+        for task in &batch.tasks {
+            let seen = self.identities.task(task, now);
+            self.task(Note { seen, carried: false, item: *task })?;
+        }
+        for cgroup in &batch.cgroups {
+            self.identities.cgroup(cgroup, now);
+            let note = Note { seen: now, carried: false, item: cgroup.clone() };
+            self.add(Table::Cgroups, |flight| flight.rows.cgroup(&note))?;
+        }
+        for loss in &batch.lost {
+            let count = self.counts.lost.entry((loss.place.to_string(), loss.kind)).or_default();
+            *count = count.saturating_add(loss.count);
+            let note = Note { seen: now.min(loss.from), carried: false, item: loss.clone() };
+            self.add(Table::Loss, |flight| flight.rows.loss(&note))?;
+        }
+        for event in batch.events.iter().chain(&batch.late) {
+            self.event(event)?;
+        }
+        self.counts.late += batch.late.len() as u64;
+        // A source that has nothing more says so with a time that never comes.
+        let until = if batch.until < Nanos::MAX { batch.until } else { batch.events.last().map_or(now, |e| e.ts) };
+        self.until = now.max(until);
+        if let Some(flight) = &mut self.flight {
+            flight.span.until_ns = self.until;
+            // Segments must not outlive the limit of age just because little happens.
+            let span = self.until - flight.span.from_ns;
+            let aged = self.options.max_age.is_some_and(|age| span > Nanos::from(age / SEGMENTS_PER_LIMIT as u32));
+            if flight.new_bytes() >= self.options.segment_bytes || aged {
+                self.rotate()?;
+            }
+        }
+        if self.synced.elapsed() >= self.options.sync_interval {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn event(&mut self, event: &Event) -> Result<()> {
+        for cpu in self.identities.event(event) {
+            self.task(Note { seen: self.until.min(event.ts), carried: false, item: Task::idle(cpu) })?;
+        }
+        let Some(flight) = &mut self.flight else { return Ok(()) };
+        flight.span.first_ns = flight.span.first_ns.min(event.ts);
+        flight.span.last_ns = flight.span.last_ns.max(event.ts);
+        let table = flight.rows.event(event);
+        self.counts.rows[table.index()] += 1;
+        flight.flush_if_full(table)
+    }
+
+    fn task(&mut self, note: Note<Task>) -> Result<()> {
+        self.add(Table::Tasks, |flight| flight.rows.task(&note))
+    }
+
+    fn add(&mut self, table: Table, push: impl FnOnce(&mut Flight)) -> Result<()> {
+        let Some(flight) = &mut self.flight else { return Ok(()) };
+        push(flight);
+        self.counts.rows[table.index()] += 1;
+        flight.flush_if_full(table)
+    }
+
+    /// Ends the segment, gives it to the sealer, and begins the next with who is alive.
+    fn rotate(&mut self) -> Result<()> {
+        self.sync()?;
+        let seq = self.retire()?;
+        let mut flight = Flight::create(&self.dir, seq + 1, self.until)?;
+        for note in self.identities.carry_tasks() {
+            flight.rows.task(&note);
+            flight.flush_if_full(Table::Tasks)?;
+        }
+        for note in self.identities.carry_cgroups() {
+            flight.rows.cgroup(&note);
+            flight.flush_if_full(Table::Cgroups)?;
+        }
+        flight.repeated()?;
+        self.flight = Some(flight);
+        Ok(())
+    }
+
+    /// Gives the segment in flight to the sealer; returns its number.
+    fn retire(&mut self) -> Result<u32> {
+        let Some(mut flight) = self.flight.take() else { return Ok(0) };
+        let committed = flight.sync(&self.dir)?;
+        let segment = flight.end();
+        let seq = segment.seq;
+        self.unsealed.push_back((committed, segment.bytes));
+        if !self.sealer.submit(segment) {
+            self.collect()?;
+            return Err(self.sealer.died());
+        }
+        Ok(seq)
+    }
+
+    /// Takes note of the segments that came to rest.
+    fn collect(&mut self) -> Result<()> {
+        while let Ok(sealed) = self.sealer.done.try_recv() {
+            let sealed = sealed?;
+            self.unsealed.retain(|(segment, _)| segment.seq != sealed.seq);
+            self.retention.add(sealed);
+        }
+        Ok(())
+    }
+
+    /// Brings everything to the disk, says so in the commit record, and removes what is beyond the limits.
+    fn sync(&mut self) -> Result<()> {
+        self.collect()?;
+        let newest = self.flight.as_mut().map(|flight| flight.sync(&self.dir)).transpose()?;
+        // The segment on its way to rest is there twice for a moment.
+        let twice_bytes = self.unsealed.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+        let other_bytes = self.in_flight_bytes() + twice_bytes + self.document_bytes;
+        let overdue = self.retention.overdue(other_bytes, self.until);
+        let segments = self.unsealed.iter().map(|(segment, _)| segment.clone()).chain(newest).collect();
+        self.commit(CommitState::Recording, segments)?;
+        self.synced = Instant::now();
+        overdue.iter().try_for_each(|segment| retention::remove(&self.dir, segment))
+    }
+
+    fn commit(&self, state: CommitState, segments: Vec<InFlight>) -> Result<u64> {
+        let commit = Commit {
+            schema: SCHEMA,
+            state,
+            complete_until_ns: self.until,
+            first_seq: self.retention.first_seq(),
+            segments,
+            totals: self.totals(),
+        };
+        commit.write(&self.dir)
+    }
+
+    fn end(&mut self, meta: &Meta) -> Result<()> {
+        self.until = self.until.max(meta.ended.filter(|ended| *ended < Nanos::MAX).unwrap_or_default());
+        if let Some(flight) = &mut self.flight {
+            flight.span.until_ns = self.until;
+        }
+        self.sync()?;
+        self.retire()?;
+        self.sealer.finish();
+        self.collect()?;
+        if !self.unsealed.is_empty() {
+            return Err(self.sealer.died());
+        }
+        let overdue = self.retention.overdue(self.document_bytes, self.until);
+        let meta_bytes = self.meta_file(meta).write(&self.dir)?;
+        self.document_bytes = meta_bytes + self.commit(CommitState::Finished, Vec::new())?;
+        overdue.iter().try_for_each(|segment| retention::remove(&self.dir, segment))?;
+        let lock = self.dir.join(LOCK);
+        std::fs::remove_file(&lock).map_err(Error::io("cannot remove", &lock))?;
+        self.lock = None;
+        Ok(())
+    }
+
+    fn meta_file(&self, meta: &Meta) -> MetaFile {
+        let writer = concat!("schedtrace ", env!("CARGO_PKG_VERSION")).to_owned();
+        MetaFile { schema: SCHEMA, writer, meta: meta.clone(), totals: self.totals() }
+    }
+
+    fn totals(&self) -> Totals {
+        let rows = Table::ALL.iter().zip(self.counts.rows).map(|(table, rows)| (table.name().to_owned(), rows));
+        let lost = self.counts.lost.iter().map(|((place, kind), &count)| LossCount {
+            place: place.clone(),
+            kind: *kind,
+            count,
+        });
+        Totals { rows: rows.collect(), late: self.counts.late, lost: lost.collect(), removed: self.retention.removed() }
+    }
+}
+
+impl Sink for TraceWriter {
+    fn begin(&mut self, meta: &Meta) -> Result<()> {
+        self.step(Phase::Created, |writer| writer.start(meta).map(|()| Phase::Recording))
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<()> {
+        self.step(Phase::Recording, |writer| writer.record(batch).map(|()| Phase::Recording))
+    }
+
+    fn finish(&mut self, meta: &Meta) -> Result<()> {
+        self.step(Phase::Recording, |writer| writer.end(meta).map(|()| Phase::Finished))
+    }
+}
+
+/// Turns segments into Parquet on a thread of its own, one after the other, so that recording goes on meanwhile.
+#[derive(Debug)]
+struct Sealer {
+    jobs: Option<Sender<Unsealed>>,
+    done: Receiver<Result<Sealed>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sealer {
+    fn start(dir: PathBuf) -> Result<Self> {
+        // One segment waits while one is worked on; a third blocks the recorder until there is room.
+        let (jobs, next) = bounded::<Unsealed>(1);
+        let (report, done) = unbounded();
+        let work = {
+            let dir = dir.clone();
+            move || {
+                for segment in next {
+                    let sealed = segment::seal(&dir, &segment);
+                    let failed = sealed.is_err();
+                    if report.send(sealed).is_err() || failed {
+                        return;
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("trace-sealer".into()).spawn(work);
+        let thread = thread.map_err(Error::io("cannot start the thread that seals segments of", dir))?;
+        Ok(Self { jobs: Some(jobs), done, thread: Some(thread) })
+    }
+
+    /// Whether the thread took it; if not, its error is in `done`.
+    fn submit(&self, segment: Unsealed) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.send(segment).is_ok())
+    }
+
+    /// Waits until all segments are at rest, or one failed.
+    fn finish(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there shows in a segment that never came to rest.
+            let _ = thread.join();
+        }
+    }
+
+    fn died(&self) -> Error {
+        Error::Sink { sink: "trace".into(), why: "the thread that seals segments ended early".into() }
+    }
+}
+
+impl Drop for Sealer {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn refuse_unless_empty(dir: &Path) -> Result<()> {
+    let refuse = |what| {
+        let why = format!("{} exists already and {what}: choose another directory with -o", dir.display());
+        Err(Error::Invalid(why))
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => return refuse("is no directory"),
+        entries => entries.map_err(Error::io("cannot read", dir))?,
+    };
+    for entry in entries {
+        // Of a writer that never began.
+        if entry.map_err(Error::io("cannot read", dir))?.file_name() != LOCK {
+            return refuse("is not empty");
+        }
+    }
+    Ok(())
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(LOCK);
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().write(true).create(true).truncate(false).custom_flags(flags).open(&path);
+    let file = file.map_err(Error::io("cannot create", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let why = format!("{} is being recorded into: choose another directory with -o", dir.display());
+            Err(Error::Invalid(why))
+        }
+        Err(e) => Err(Error::io("cannot lock", &path)(e.into())),
+    }
+}

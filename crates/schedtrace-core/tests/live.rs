@@ -1,0 +1,518 @@
+//! Loads the programs on the running kernel and traces threads whose behaviour is known. Needs root.
+//!
+//! Counts are compared with what the kernel itself says in `/proc/TID/status`.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(feature = "live")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
+use schedtrace_core::{
+    Comm, Context, Cpu, Event, EventKind, Kind, Loss, LossPlace, Meta, Nanos, Poll, Source, Task, TaskId, Waker,
+};
+
+/// Recordings one at a time: each is a load on the others.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// All that a recording gave.
+struct Recorded {
+    events: Vec<Event>,
+    tasks: Vec<Task>,
+    lost: Vec<Loss>,
+    late: usize,
+    meta: Meta,
+}
+
+/// Records while `workload` runs.
+fn record<T>(builder: CollectorBuilder, workload: impl FnOnce() -> T) -> (Recorded, T) {
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut collector = builder.start().expect("live tests need root: run `make test` as root");
+    let stopper = collector.stopper();
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let mut recorded = Recorded { events: vec![], tasks: vec![], lost: vec![], late: 0, meta: Meta::default() };
+            let mut until = Nanos::ZERO;
+            loop {
+                match collector.poll(Instant::now() + Duration::from_millis(50)).unwrap() {
+                    Poll::Batch(batch) => {
+                        assert!(batch.until >= until, "time went back");
+                        for event in &batch.events {
+                            assert!(event.ts >= until && event.ts < batch.until, "{event:?} not in its batch");
+                        }
+                        assert!(batch.events.is_sorted_by_key(|event| event.ts));
+                        until = batch.until;
+                        recorded.late += batch.late.len();
+                        recorded.events.extend(batch.events);
+                        recorded.events.extend(batch.late);
+                        recorded.tasks.extend(batch.tasks);
+                        recorded.lost.extend(batch.lost);
+                    }
+                    Poll::Idle => {}
+                    Poll::End => break,
+                }
+            }
+            recorded.meta = collector.meta().clone();
+            recorded
+        });
+        let result = workload();
+        stopper.stop();
+        (reader.join().unwrap(), result)
+    })
+}
+
+impl Recorded {
+    /// The ids of a thread; more than one where the kernel could not always give it the same.
+    fn ids(&self, tid: u32) -> Vec<TaskId> {
+        let mut ids: Vec<_> = self.tasks.iter().filter(|task| task.tid == tid).map(|task| task.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn count(&self, mut what: impl FnMut(&Event) -> bool) -> u64 {
+        self.events.iter().filter(|event| what(event)).count() as u64
+    }
+
+    fn lost(&self, kind: Kind) -> u64 {
+        self.lost.iter().filter(|loss| loss.kind == Some(kind)).map(|loss| loss.count).sum()
+    }
+
+    /// Every event is accounted for, kind by kind.
+    fn assert_balanced(&self) {
+        let mut delivered: BTreeMap<Kind, u64> = BTreeMap::new();
+        for event in &self.events {
+            *delivered.entry(event.kind.kind()).or_default() += 1;
+        }
+        assert!(self.meta.emitted.len() > 1, "the counters were read");
+        for (&kind, &emitted) in self.meta.emitted.iter().filter(|(kind, _)| **kind != Kind::Identity) {
+            let ring = |loss: &&Loss| loss.kind == Some(kind) && matches!(loss.place, LossPlace::Ring(_));
+            let lost: u64 = self.lost.iter().filter(ring).map(|loss| loss.count).sum();
+            let delivered = delivered.get(&kind).copied().unwrap_or(0);
+            assert_eq!(emitted, delivered + lost, "{kind}: emitted = delivered {delivered} + lost {lost}");
+        }
+    }
+}
+
+/// A thread's switches as the kernel counts them, and a time up to which they are counted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Truth {
+    tid: u32,
+    voluntary: u64,
+    involuntary: u64,
+    until: Nanos,
+}
+
+fn monotonic() -> Nanos {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+fn switches_in_status() -> (u32, u64, u64) {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    (field("Pid:") as u32, field("voluntary_ctxt_switches:"), field("nonvoluntary_ctxt_switches:"))
+}
+
+/// What the kernel says of the calling thread now.
+fn truth() -> Truth {
+    loop {
+        let before = switches_in_status();
+        let until = monotonic();
+        if before == switches_in_status() {
+            let (tid, voluntary, involuntary) = before;
+            return Truth { tid, voluntary, involuntary, until };
+        }
+    }
+}
+
+fn assert_switches(recorded: &Recorded, truth: Truth) {
+    let ids = recorded.ids(truth.tid);
+    assert!(!ids.is_empty(), "thread {} was announced", truth.tid);
+    let mut counted = (0, 0);
+    for event in recorded.events.iter().filter(|event| event.ts < truth.until) {
+        if let EventKind::Switch(switch) = event.kind
+            && ids.contains(&switch.prev)
+        {
+            if switch.voluntary() { counted.0 += 1 } else { counted.1 += 1 }
+        }
+    }
+    assert_eq!(counted, (truth.voluntary, truth.involuntary), "switches of {truth:?}, by (voluntary, involuntary)");
+}
+
+/// A thread that sleeps `n` times; tells what the kernel counted of it at its end.
+fn sleeper(name: &str, n: u32) -> thread::JoinHandle<Truth> {
+    let body = move || {
+        for _ in 0..n {
+            thread::sleep(Duration::from_micros(300));
+        }
+        truth()
+    };
+    thread::Builder::new().name(name.into()).spawn(body).unwrap()
+}
+
+/// Two threads that wake each other `n` times through pipes; the first one's end tells both.
+fn ping_pong(n: u32) -> (Truth, Truth) {
+    let (mut ping_read, mut ping_write) = std::io::pipe().unwrap();
+    let (mut pong_read, mut pong_write) = std::io::pipe().unwrap();
+    let pong = thread::Builder::new().name("st-pong".into());
+    let pong = pong.spawn(move || {
+        let mut byte = [0];
+        for _ in 0..n {
+            ping_read.read_exact(&mut byte).unwrap();
+            pong_write.write_all(&byte).unwrap();
+        }
+        truth()
+    });
+    let ping = thread::Builder::new().name("st-ping".into());
+    let ping = ping.spawn(move || {
+        let mut byte = [0];
+        for _ in 0..n {
+            ping_write.write_all(&byte).unwrap();
+            pong_read.read_exact(&mut byte).unwrap();
+        }
+        truth()
+    });
+    (ping.unwrap().join().unwrap(), pong.unwrap().join().unwrap())
+}
+
+#[test]
+fn live_switches_are_those_that_the_kernel_counts() {
+    for policy in ShardPolicy::ALL.map(|(_, policy)| policy) {
+        let (recorded, truths) = record(Collector::builder().shards(policy), || {
+            let sleeper = sleeper("st-sleeper", 100);
+            let (ping, pong) = ping_pong(500);
+            [sleeper.join().unwrap(), ping, pong]
+        });
+        recorded.assert_balanced();
+        assert_eq!(recorded.lost, [], "nothing is lost with {policy:?}");
+        for truth in truths {
+            assert!(truth.voluntary >= 50, "{truth:?}");
+            assert_switches(&recorded, truth);
+        }
+    }
+}
+
+#[test]
+fn live_wakers_are_the_thread_or_the_interrupt() {
+    let (recorded, (sleeper, (ping, pong))) =
+        record(Collector::builder(), || (sleeper("st-sleeper", 50).join().unwrap(), ping_pong(200)));
+    let wakers = |tid: u32, until: Nanos| -> Vec<Waker> {
+        let ids = recorded.ids(tid);
+        let wakings = recorded.events.iter().filter(|event| event.ts < until).filter_map(|event| match event.kind {
+            EventKind::Waking(waking) if ids.contains(&waking.task) => Some(waking.waker()),
+            _ => None,
+        });
+        wakings.collect()
+    };
+    let of_sleeper = wakers(sleeper.tid, sleeper.until);
+    let by_timer = of_sleeper.iter().filter(|waker| **waker == Waker::Interrupt(Context::Hardirq)).count();
+    assert!(by_timer >= 50, "a high-resolution timer fires in a hardirq: {of_sleeper:?}");
+    let ping_id = recorded.ids(ping.tid)[0];
+    let of_pong = wakers(pong.tid, pong.until);
+    let by_ping = of_pong.iter().filter(|waker| **waker == Waker::Task(ping_id)).count();
+    assert!(by_ping >= 20 && by_ping + 5 >= of_pong.len(), "a writer wakes the reader of its pipe: {of_pong:?}");
+}
+
+#[test]
+fn live_emitted_is_delivered_plus_lost_when_rings_are_tiny() {
+    let page = rustix::param::page_size();
+    // A reader that comes rarely, and is never woken.
+    let starved = Collector::builder()
+        .shards(ShardPolicy::PerCpu)
+        .ring_bytes(page * 16)
+        .drain_interval(Duration::from_millis(200))
+        .wake_at(1.0);
+    let (recorded, _) = record(starved, || {
+        let threads: Vec<_> = (0..4).map(|n| sleeper(&format!("st-sleep-{n}"), 300)).collect();
+        for _ in 0..20 {
+            assert!(Command::new("/bin/true").status().unwrap().success());
+        }
+        ping_pong(3000);
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    });
+    assert!(recorded.lost(Kind::Switch) > 0 && recorded.lost(Kind::Waking) > 0, "{:?}", recorded.lost);
+    recorded.assert_balanced();
+    let (started, ended) = (recorded.meta.started, recorded.meta.ended.unwrap());
+    for loss in &recorded.lost {
+        assert!(loss.from >= started && loss.from <= loss.until && loss.until <= ended, "{loss:?} in its time");
+    }
+}
+
+#[test]
+fn live_a_flood_of_switches_does_not_push_lifecycles_out() {
+    let page = rustix::param::page_size();
+    let starved = Collector::builder().ring_bytes(page * 64).drain_interval(Duration::from_millis(100)).wake_at(1.0);
+    let (recorded, children) = record(starved, || {
+        thread::scope(|scope| {
+            let flood = scope.spawn(|| ping_pong(20_000));
+            let child = || {
+                let mut child = Command::new("/bin/true").spawn().unwrap();
+                child.wait().unwrap();
+                child.id()
+            };
+            let children: Vec<u32> = (0..10).map(|_| child()).collect();
+            flood.join().unwrap();
+            children
+        })
+    });
+    assert!(recorded.lost(Kind::Switch) > 0, "the shard's ring overflowed");
+    for child in children {
+        let ids = recorded.ids(child);
+        assert!(recorded.events.iter().any(|e| matches!(e.kind, EventKind::Exec(exec) if ids.contains(&exec.task))));
+    }
+    recorded.assert_balanced();
+}
+
+#[test]
+fn live_a_process_is_followed_from_fork_to_free() {
+    let (recorded, pid) = record(Collector::builder(), || {
+        let mut child = Command::new("/bin/sleep").arg("0.05").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        // The kernel frees a task's structure only after a grace period.
+        thread::sleep(Duration::from_millis(300));
+        pid
+    });
+    let ids = recorded.ids(pid);
+    assert_eq!(ids.len(), 1, "one life, one id");
+    let id = ids[0];
+    let mut lives: Vec<&str> = Vec::new();
+    for event in &recorded.events {
+        match event.kind {
+            EventKind::Fork(fork) if fork.child == id => lives.push("fork"),
+            EventKind::WakeupNew(new) if new.task == id => lives.push("new"),
+            EventKind::Exec(exec) if exec.task == id => lives.push("exec"),
+            EventKind::Exit(exit) if exit.task == id => {
+                assert!(exit.group_dead, "it had one thread");
+                lives.push("exit");
+            }
+            EventKind::Switch(switch) if switch.prev == id && switch.prev_ends() => lives.push("dead"),
+            EventKind::Free { task } if task == id => lives.push("free"),
+            _ => {}
+        }
+    }
+    assert_eq!(lives, ["fork", "new", "exec", "exit", "dead", "free"]);
+    let names: Vec<_> = recorded.tasks.iter().filter(|task| task.id == id).map(|task| task.comm.to_string()).collect();
+    assert_eq!(names.last().map(String::as_str), Some("sleep"), "{names:?}");
+    assert!(recorded.tasks.iter().filter(|task| task.id == id).all(|task| task.ppid == std::process::id()));
+}
+
+#[test]
+fn live_a_new_name_holds_from_when_it_was_given() {
+    let (recorded, (tid, before, after)) = record(Collector::builder(), || {
+        let body = || {
+            thread::sleep(Duration::from_millis(5));
+            let before = monotonic();
+            fs::write("/proc/thread-self/comm", "st-new-name").unwrap();
+            let after = monotonic();
+            thread::sleep(Duration::from_millis(5));
+            (truth().tid, before, after)
+        };
+        thread::Builder::new().name("st-old-name".into()).spawn(body).unwrap().join().unwrap()
+    });
+    let id = recorded.ids(tid)[0];
+    let named: Vec<_> = recorded.tasks.iter().filter(|task| task.id == id && task.since > before).collect();
+    assert_eq!(named.len(), 1);
+    assert!(named[0].comm == Comm::new("st-new-name") && named[0].since < after, "{named:?}");
+    assert!(recorded.events.iter().any(|e| e.kind == EventKind::Rename { task: id } && e.ts > before && e.ts < after));
+}
+
+/// Not a test by itself: what `live_exec_by_a_thread_that_is_not_the_leader` runs as another process.
+#[test]
+fn child_that_execs_from_a_thread() {
+    if std::env::var_os("SCHEDTRACE_EXEC_FROM_THREAD").is_some() {
+        let thread = thread::spawn(|| {
+            thread::sleep(Duration::from_millis(20));
+            Command::new("/bin/sleep").arg("0.02").exec()
+        });
+        let error = thread.join().unwrap();
+        panic!("exec came back: {error}");
+    }
+}
+
+#[test]
+fn live_exec_by_a_thread_that_is_not_the_leader() {
+    let (recorded, pid) = record(Collector::builder(), || {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_execs_from_a_thread", "--test-threads=1"])
+            .env("SCHEDTRACE_EXEC_FROM_THREAD", "1")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        assert!(child.wait().unwrap().success());
+        pid
+    });
+    let ids = recorded.ids(pid);
+    let exec = recorded.events.iter().find_map(|event| match event.kind {
+        EventKind::Exec(exec) if ids.contains(&exec.task) && exec.old_tid != pid => Some((event.ts, exec)),
+        _ => None,
+    });
+    let (ts, exec) = exec.expect("an exec that changes the thread id");
+    let before =
+        recorded.tasks.iter().rfind(|task| task.id == exec.task && task.since < ts && task.tid == exec.old_tid);
+    assert!(before.is_some(), "the thread was known by its old id");
+    let now = recorded.tasks.iter().find(|task| task.id == exec.task && task.tid == pid).expect("and by its new one");
+    assert_eq!(now.tgid, pid);
+}
+
+#[test]
+fn live_tasks_without_an_id_are_known_by_pointer_and_tid() {
+    let (recorded, truths) = record(Collector::builder().fail_ids_every(3), || {
+        let sleeper = sleeper("st-sleeper", 200);
+        let (ping, pong) = ping_pong(500);
+        [sleeper.join().unwrap(), ping, pong]
+    });
+    recorded.assert_balanced();
+    for event in &recorded.events {
+        if let EventKind::Switch(switch) = event.kind {
+            assert!(switch.prev != TaskId(0) && switch.next != TaskId(0), "{event:?}");
+        }
+    }
+    for truth in truths {
+        assert_switches(&recorded, truth);
+    }
+}
+
+#[test]
+fn live_a_process_filter_follows_children_and_leaves_others_out() {
+    let mut shell = Command::new("/bin/sh")
+        .args(["-c", "read go; for i in 1 2 3; do sleep 0.02; done"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = shell.id();
+    let (recorded, _) = record(Collector::builder().pid(pid), || {
+        let other = sleeper("st-other", 50);
+        shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+        shell.wait().unwrap();
+        other.join().unwrap();
+    });
+    let of = |id: TaskId| recorded.tasks.iter().rfind(|task| task.id == id);
+    let selected = |id: TaskId| of(id).is_some_and(|task| task.tgid == pid || task.ppid == pid);
+    for event in &recorded.events {
+        let within = match event.kind {
+            EventKind::Switch(switch) => selected(switch.prev) || selected(switch.next),
+            EventKind::Waking(waking) => selected(waking.task) || selected(waking.current),
+            EventKind::WakeupNew(new) => selected(new.task) || selected(new.parent),
+            EventKind::Migrate(migrate) => selected(migrate.task),
+            _ => true,
+        };
+        assert!(within, "{event:?}");
+    }
+    let children = recorded.count(|event| matches!(event.kind, EventKind::Exec(_)));
+    assert_eq!(children, 3, "the shell's three children are followed");
+    assert_eq!(recorded.meta.filters.pids, [pid]);
+}
+
+#[test]
+fn live_a_cgroup_filter_takes_the_tasks_below_it() {
+    use schedtrace_core::system::Cgroups;
+    let cgroups = Cgroups::find(std::path::Path::new("/")).unwrap();
+    let parent = cgroups.mount().join(format!("schedtrace-test-{}", std::process::id()));
+    let inner = parent.join("inner");
+    fs::create_dir_all(&inner).unwrap();
+    let mut shell =
+        Command::new("/bin/sh").args(["-c", "read go; sleep 0.02; sleep 0.02"]).stdin(Stdio::piped()).spawn().unwrap();
+    fs::write(inner.join("cgroup.procs"), shell.id().to_string()).unwrap();
+    let expected = cgroups.resolve(&inner).unwrap();
+    let (recorded, _) = record(Collector::builder().cgroup(&parent), || {
+        let other = sleeper("st-other", 50);
+        shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+        shell.wait().unwrap();
+        other.join().unwrap();
+    });
+    fs::remove_dir(&inner).unwrap();
+    fs::remove_dir(&parent).unwrap();
+    let in_it = |id: TaskId| recorded.tasks.iter().any(|task| task.id == id && task.cgroup == expected.id);
+    let switches = recorded.count(|event| matches!(event.kind, EventKind::Switch(_)));
+    assert!(switches > 4);
+    for event in &recorded.events {
+        if let EventKind::Switch(switch) = event.kind {
+            assert!(in_it(switch.prev) || in_it(switch.next), "{event:?}");
+        }
+    }
+}
+
+#[test]
+fn live_a_cpu_filter_takes_its_switches_only() {
+    let (recorded, _) = record(Collector::builder().cpus([Cpu(0)]), || {
+        ping_pong(200);
+        sleeper("st-sleeper", 20).join().unwrap();
+    });
+    let switches: Vec<_> = recorded.events.iter().filter(|e| matches!(e.kind, EventKind::Switch(_))).collect();
+    assert!(!switches.is_empty() && switches.iter().all(|event| event.cpu == Cpu(0)));
+}
+
+#[test]
+fn live_only_selected_events_come() {
+    let (recorded, truth) = record(Collector::builder().events([Kind::Switch]), || {
+        assert!(Command::new("/bin/true").status().unwrap().success());
+        sleeper("st-sleeper", 20).join().unwrap()
+    });
+    assert!(recorded.events.iter().all(|e| matches!(e.kind.kind(), Kind::Switch | Kind::Snapshot)));
+    assert_switches(&recorded, truth);
+    let on: Vec<_> = recorded.meta.probes.iter().filter(|probe| probe.on).map(|probe| probe.kind).collect();
+    assert_eq!(on, [Kind::Switch]);
+}
+
+#[test]
+fn live_the_snapshot_says_who_was_running() {
+    let mut hog = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+    let (recorded, _) = record(Collector::builder(), || thread::sleep(Duration::from_millis(50)));
+    hog.kill().unwrap();
+    hog.wait().unwrap();
+    let id = recorded.ids(hog.id())[0];
+    let seen = recorded.events.iter().any(|e| matches!(e.kind, EventKind::Snapshot(s) if s.task == id));
+    assert!(seen, "a spinning process is running or runnable when the recording begins");
+}
+
+#[test]
+fn live_nothing_is_left_behind() {
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let ours = || {
+        let programs = libbpf_rs::query::ProgInfoIter::default();
+        let names: Vec<_> = programs.map(|p| p.name.to_string_lossy().into_owned()).collect();
+        names.into_iter().filter(|name| name == "sched_switch" || name == "list_tasks").count()
+    };
+    let before = (open(), ours());
+    for _ in 0..3 {
+        let mut collector = Collector::builder().start().unwrap();
+        let _ = collector.poll(Instant::now() + Duration::from_millis(100)).unwrap();
+        assert!(ours() > before.1);
+        drop(collector);
+    }
+    drop(Collector::builder().load().unwrap());
+    // The kernel frees programs and maps after a grace period.
+    for _ in 0..100 {
+        if open() == before.0 && ours() <= before.1 {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{:?} open files and loaded programs, before {before:?}", (open(), ours()));
+}
+
+#[test]
+fn live_what_does_not_exist_is_refused_in_a_line() {
+    let error = |builder: CollectorBuilder| builder.start().map(drop).unwrap_err().to_string();
+    let line = error(Collector::builder().pid(4_194_303));
+    assert!(line.contains("4194303") && !line.contains('\n'), "{line}");
+    let line = error(Collector::builder().cgroup("/no/such/cgroup"));
+    assert!(line.contains("/no/such/cgroup"), "{line}");
+    let line = error(Collector::builder().cpus([Cpu(60_000)]));
+    assert!(line.contains("CPU 60000"), "{line}");
+    let line = error(Collector::builder().ring_bytes(100));
+    assert!(line.contains("100 bytes"), "{line}");
+}

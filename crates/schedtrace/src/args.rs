@@ -1,0 +1,137 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Parser, Subcommand};
+#[cfg(feature = "live")]
+use schedtrace_core::Kind;
+use schedtrace_core::analysis::GroupBy;
+#[cfg(feature = "live")]
+use schedtrace_core::live::ShardPolicy;
+#[cfg(feature = "live")]
+use schedtrace_core::system::CpuList;
+
+use crate::units::{self, Time};
+
+/// Records what the Linux scheduler does, and explains it: why did tasks wait, who held the CPU, who woke whom, and
+/// what was lost?
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110, propagate_version = true)]
+pub(crate) struct Args {
+    /// Say more on stderr; twice for everything, libbpf's own words too (also: SCHEDTRACE_LOG=debug)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Args {
+    pub(crate) fn log_level(&self) -> tracing::level_filters::LevelFilter {
+        match self.verbose {
+            // What libbpf warns of comes to the user as the error of the call that failed.
+            0 => tracing::level_filters::LevelFilter::ERROR,
+            1 => tracing::level_filters::LevelFilter::INFO,
+            _ => tracing::level_filters::LevelFilter::DEBUG,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[cfg(feature = "live")]
+    Record(RecordArgs),
+    Report(ReportArgs),
+    Info(InfoArgs),
+}
+
+/// Record the running kernel into a trace: until the time is over, Ctrl-C, or the end of COMMAND
+///
+/// Needs root, or CAP_BPF and CAP_PERFMON. The recorder's own threads are recorded and marked; reports leave them out
+/// unless asked.
+#[cfg(feature = "live")]
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecordArgs {
+    /// The trace: a folder that does not exist yet [default: sched-DATE-TIME.schedtrace]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// How long: 5s, 1m30s, 2h
+    #[arg(short, long, value_name = "TIME", value_parser = units::duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Only this process and those it starts; may be given several times
+    #[arg(short, long = "pid", value_name = "PID")]
+    pub(crate) pids: Vec<u32>,
+    /// Only tasks in this cgroup (v2) and below; may be given several times
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub(crate) cgroups: Vec<PathBuf>,
+    /// Only what happens on these CPUs: 0-3,7
+    #[arg(long = "cpu", value_name = "LIST")]
+    pub(crate) cpus: Option<CpuList>,
+    /// Only these events: sched_switch,sched_waking,... [default: all that the kernel has]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) events: Option<Vec<Kind>>,
+    /// Memory for the rings between kernel and recorder, in MiB, divided among the shards
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) ring_mb: u32,
+    /// CPUs that share a ring: auto, per-cpu, per-llc, per-node, single
+    #[arg(long, value_name = "POLICY", default_value = "auto")]
+    pub(crate) shards: ShardPolicy,
+    /// Keep the trace below this size: the oldest part goes first
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_size: Option<ByteSize>,
+    /// Keep no more than the last so much time [default: 72h, 0 for no limit]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "72h", hide_default_value = true)]
+    pub(crate) max_age: Duration,
+    /// Run this command, record until it ends, and end with its exit status
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+/// Say why tasks waited for a CPU, from a trace
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// The trace
+    #[arg(value_name = "DIR")]
+    pub(crate) trace: PathBuf,
+    /// What the rows are: task, process, cgroup, cpu, llc
+    #[arg(long, value_name = "WHAT", default_value = "task")]
+    pub(crate) by: GroupBy,
+    /// How many rows
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: usize,
+    /// Begin here: 1.5s after the start, 2026-11-21T10:00:00Z, or 123456789ns of CLOCK_MONOTONIC
+    #[arg(long, value_name = "T", value_parser = units::time)]
+    pub(crate) from: Option<Time>,
+    /// End here
+    #[arg(long, value_name = "T", value_parser = units::time)]
+    pub(crate) to: Option<Time>,
+    /// Do not leave the recorder's own threads out
+    #[arg(long)]
+    pub(crate) include_recorder: bool,
+    /// For programs: docs/json.md says what stands where
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Tell what a trace holds: host, kernel, window, tables, and how complete it is
+#[derive(Debug, clap::Args)]
+pub(crate) struct InfoArgs {
+    /// The trace
+    #[arg(value_name = "DIR")]
+    pub(crate) trace: PathBuf,
+    /// For programs: docs/json.md says what stands where
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_hold_together() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,71 @@
+//! `schedtrace info`
+
+use std::io::Write;
+
+use schedtrace_core::Source;
+use schedtrace_core::trace::{TraceReader, TraceState};
+
+use crate::args::InfoArgs;
+use crate::render::{Column, heading, table, warning};
+use crate::{Failure, print_json, units};
+
+pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
+    let trace = TraceReader::open(&args.trace)?;
+    let info = trace.info()?;
+    if args.json {
+        return print_json(&info);
+    }
+    let meta = trace.meta();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", heading(&info.path.display().to_string()))?;
+    writeln!(out, "  host      {} · Linux {} · {}", info.host.hostname, info.host.kernel, info.host.machine)?;
+    writeln!(out, "  CPUs      {}", meta.topology.shape())?;
+    let started = units::started(meta).unwrap_or_else(|| "at an unknown time".into());
+    writeln!(out, "  window    {} from {started}", info.window.duration_ns)?;
+    let state = match info.state {
+        TraceState::Finished => "finished".to_owned(),
+        TraceState::Recording => warning("still being recorded: this is what was there at the last commit"),
+        TraceState::Interrupted => warning("interrupted: it ends at the last commit"),
+    };
+    writeln!(out, "  state     {state}")?;
+    let filters = &meta.filters;
+    if !filters.is_empty() {
+        let mut only = Vec::new();
+        only.extend(filters.pids.iter().map(|pid| format!("process {pid} and its descendants")));
+        only.extend(filters.cgroups.iter().map(|path| format!("cgroup {path}")));
+        only.extend(filters.cpus.iter().map(|cpu| format!("CPU {cpu}")));
+        writeln!(out, "  only      {}", only.join(", "))?;
+    }
+    for probe in meta.probes.iter().filter(|probe| probe.why.is_some()) {
+        let on = if probe.on { "" } else { "off: " };
+        writeln!(out, "  {}  {on}{}", probe.kind, probe.why.as_deref().unwrap_or_default())?;
+    }
+    writeln!(out)?;
+    let columns = [Column::Text("TABLE"), Column::Number("ROWS"), Column::Number("BYTES"), Column::Number("PER ROW")];
+    let rows = info.tables.iter().map(|t| {
+        let each = if t.rows == 0 { String::new() } else { format!("{:.1}", t.bytes as f64 / t.rows as f64) };
+        vec![t.name.clone(), units::count(t.rows), units::bytes(t.bytes), each]
+    });
+    write!(out, "{}", table(&columns, rows))?;
+    writeln!(out, "  {} in all", units::bytes(info.bytes))?;
+    writeln!(out)?;
+    let completeness = &info.completeness;
+    let events = units::plural(completeness.events, "event");
+    if completeness.complete {
+        writeln!(out, "  complete: {events}, nothing lost")?;
+    } else {
+        writeln!(out, "  {}", warning(&format!("not complete: {events}")))?;
+    }
+    for lost in &completeness.lost {
+        let kind = lost.kind.map_or("events", |kind| kind.name());
+        writeln!(out, "  lost      {} {kind} at {}", units::count(lost.count), lost.place)?;
+    }
+    if completeness.late > 0 {
+        writeln!(out, "  late      {}, kept", units::plural(completeness.late, "event"))?;
+    }
+    if completeness.removed.segments > 0 {
+        let rows = units::plural(completeness.removed.rows, "row");
+        writeln!(out, "  removed   {rows}, the oldest, to keep to the limits")?;
+    }
+    Ok(())
+}

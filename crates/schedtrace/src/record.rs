@@ -1,0 +1,288 @@
+//! `schedtrace record`
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use schedtrace_core::live::{Collector, Stopper};
+use schedtrace_core::system::procfs;
+use schedtrace_core::trace::{TraceWriter, WriterOptions};
+use schedtrace_core::{Batch, Error, Meta, Nanos, OnFull, Pipeline, Sink, Source, Summary};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::args::RecordArgs;
+use crate::{FAILURE, Failure, NOT_EXECUTABLE, NOT_FOUND, units};
+
+/// How often the recorder looks for the end: of the time, of the command, or by a signal.
+const TICK: Duration = Duration::from_millis(20);
+
+pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
+    let command = args.command.split_first().map(|(program, rest)| find(program).map(|path| (path, rest)));
+    let command = command.transpose()?;
+    let output = args.output.clone().unwrap_or_else(default_output);
+    let mut loaded = Collector::builder().shards(args.shards).ring_bytes((args.ring_mb as usize) << 20);
+    loaded = args.pids.iter().fold(loaded, |builder, &pid| builder.pid(pid));
+    loaded = args.cgroups.iter().fold(loaded, |builder, path| builder.cgroup(path));
+    loaded = args.cpus.iter().fold(loaded, |builder, cpus| builder.cpus(cpus.clone()));
+    loaded = args.events.iter().fold(loaded, |builder, kinds| builder.events(kinds.iter().copied()));
+    let loaded = loaded.load()?;
+
+    let options = WriterOptions {
+        max_bytes: args.max_size.map(|size| size.as_u64()),
+        max_age: (!args.max_age.is_zero()).then_some(args.max_age),
+        ..WriterOptions::default()
+    };
+    let mut writer = TraceWriter::create(&output, options)?;
+    let signals = Signals::catch()?;
+    let before = cpu_time();
+    // Of a recording that did not begin, nothing is left behind.
+    let discard = || drop(std::fs::remove_dir_all(&output));
+    let mut collector = loaded.start().inspect_err(|_| discard())?;
+    let mut ending = Ending { stopper: collector.stopper(), signals, child: None, until: None };
+    if let Some((program, rest)) = command {
+        let spawned = std::process::Command::new(&program).args(rest).spawn();
+        ending.child = Some(spawned.map_err(|error| {
+            discard();
+            Failure::Coded(NOT_EXECUTABLE, format!("cannot run {}: {error}", program.display()))
+        })?);
+    }
+    let began = Instant::now();
+    ending.until = args.duration.map(|span| began + span);
+
+    let seen = Seen::default();
+    let mut recording = Recording { writer: &mut writer, seen: &seen };
+    let (summary, status) = std::thread::scope(|scope| {
+        let pipeline = std::thread::Builder::new()
+            .name("st-merge".into())
+            .spawn_scoped(scope, || Pipeline::new().sink("trace", OnFull::Block, &mut recording).run(&mut collector));
+        let pipeline = pipeline.map_err(|error| Failure::Coded(FAILURE, format!("cannot start a thread: {error}")))?;
+        let status = ending.wait(&seen, began, || pipeline.is_finished());
+        let summary = pipeline.join().map_err(|_| Failure::Coded(FAILURE, "the recorder panicked: a bug".into()))?;
+        Ok::<_, Failure>((summary?.into_result()?, status))
+    })?;
+    tell(&summary, collector.meta(), &writer, &output, cpu_time() - before);
+    match (status, ending.child.as_mut()) {
+        (Some(status), _) => Ok(exit_code(status)),
+        // The time was over before the command: it goes on, and we end when it does.
+        (None, Some(child)) => {
+            let status = child
+                .wait()
+                .map_err(|error| Failure::Coded(FAILURE, format!("cannot wait for the command: {error}")))?;
+            Ok(exit_code(status))
+        }
+        (None, None) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Where the program is, by `PATH`, so that a wrong name is told before anything is recorded.
+fn find(program: &std::ffi::OsStr) -> Result<PathBuf, Failure> {
+    which::which(program).map_err(|_| {
+        let name = program.to_string_lossy();
+        match Path::new(program).exists() && name.contains('/') {
+            true => Failure::Coded(NOT_EXECUTABLE, format!("cannot run {name}: it is not executable")),
+            false => Failure::Coded(NOT_FOUND, format!("no command is called {name}: check its name and PATH")),
+        }
+    })
+}
+
+fn default_output() -> PathBuf {
+    jiff::Zoned::now().strftime("sched-%Y%m%d-%H%M%S.schedtrace").to_string().into()
+}
+
+/// As a shell has it: the code of the command, or 128 and the signal that ended it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(i32::from(FAILURE));
+    ExitCode::from(u8::try_from(code).unwrap_or(FAILURE))
+}
+
+/// Signals that end a recording; they do not end the process.
+#[derive(Debug)]
+struct Signals {
+    last: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, Error> {
+        let last = Arc::new(AtomicUsize::new(0));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register_usize(signal, Arc::clone(&last), signal as usize)
+                .map_err(|error| Error::Invalid(format!("cannot catch signal {signal}: {error}")))?;
+        }
+        Ok(Self { last })
+    }
+
+    /// The signal that came since the last call.
+    fn take(&self) -> Option<i32> {
+        match self.last.swap(0, Ordering::AcqRel) {
+            0 => None,
+            signal => i32::try_from(signal).ok(),
+        }
+    }
+}
+
+/// What ends the recording.
+#[derive(Debug)]
+struct Ending {
+    stopper: Stopper,
+    signals: Signals,
+    child: Option<Child>,
+    until: Option<Instant>,
+}
+
+impl Ending {
+    /// Waits for the end and tells the collector; returns the command's status if it was its end. `failed` says that
+    /// nobody records any more.
+    fn wait(&mut self, seen: &Seen, began: Instant, failed: impl Fn() -> bool) -> Option<ExitStatus> {
+        let progress = progress();
+        let mut told = false;
+        let status = loop {
+            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
+                break Some(status);
+            }
+            if failed() || self.until.is_some_and(|until| Instant::now() >= until) {
+                break None;
+            }
+            if let Some(signal) = self.signals.take() {
+                let Some(child) = self.child.as_ref().filter(|_| !told) else { break None };
+                told = true;
+                // The terminal has sent Ctrl-C to the command as well; other signals come to us alone.
+                if signal != SIGINT {
+                    forward(child, signal);
+                }
+            }
+            progress.set_message(seen.line(began.elapsed()));
+            progress.tick();
+            std::thread::sleep(TICK);
+        };
+        progress.finish_and_clear();
+        self.stopper.stop();
+        status
+    }
+}
+
+fn forward(child: &Child, signal: i32) {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let signal = if signal == SIGHUP { rustix::process::Signal::HUP } else { rustix::process::Signal::TERM };
+    if let Some(pid) = pid
+        && let Err(error) = rustix::process::kill_process(pid, signal)
+    {
+        tracing::warn!("cannot send a signal to the command: {error}");
+    }
+}
+
+/// Hidden where stderr is no terminal.
+fn progress() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{spinner} recording {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style)
+}
+
+/// The trace, and the count of what it holds. One sink: when the trace cannot be written, the recording is over.
+#[derive(Debug)]
+struct Recording<'a> {
+    writer: &'a mut TraceWriter,
+    seen: &'a Seen,
+}
+
+impl Sink for Recording<'_> {
+    fn begin(&mut self, meta: &Meta) -> Result<(), Error> {
+        self.writer.begin(meta)
+    }
+    fn batch(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.writer.batch(batch)?;
+        self.seen.add(batch);
+        Ok(())
+    }
+    fn finish(&mut self, meta: &Meta) -> Result<(), Error> {
+        self.writer.finish(meta)
+    }
+}
+
+/// What has come so far, for the progress line.
+#[derive(Debug, Default)]
+struct Seen {
+    events: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Seen {
+    fn add(&self, batch: &Batch) {
+        self.events.fetch_add((batch.events.len() + batch.late.len()) as u64, Ordering::Relaxed);
+        self.lost.fetch_add(batch.lost.iter().map(|loss| loss.count).sum(), Ordering::Relaxed);
+    }
+
+    fn line(&self, time: Duration) -> String {
+        let (events, lost) = (self.events.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed));
+        format!("{:.0}s · {} · {} lost", time.as_secs_f64(), units::plural(events, "event"), units::count(lost))
+    }
+}
+
+/// What this process has used so far.
+fn cpu_time() -> Nanos {
+    procfs::cpu_time(Path::new("/proc"), std::process::id()).unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        Nanos::ZERO
+    })
+}
+
+/// The end of a recording, on stderr: stdout belongs to the command that was run.
+fn tell(summary: &Summary, meta: &Meta, writer: &TraceWriter, output: &Path, cpu: Nanos) {
+    let window = meta.ended.unwrap_or(meta.started) - meta.started;
+    let seconds = window.as_secs_f64();
+    let events = summary.total_events();
+    let mut text = format!("recorded {window} to {}\n", output.display());
+    let rate = if seconds > 0.0 { events as f64 / seconds } else { 0.0 };
+    text += &format!("  events    {} ({} per second)\n", units::count(events), units::count(rate as u64));
+    text += &format!("  lost      {}\n", lost(summary, events));
+    if let Some(unaccounted) = unaccounted(summary, meta) {
+        text += &format!("  {unaccounted}\n");
+    }
+    let each = units::ratio(writer.bytes(), events);
+    text += &format!("  on disk   {} ({each:.1} bytes per event)\n", units::bytes(writer.bytes()));
+    let share = if seconds > 0.0 { cpu.as_secs_f64() / seconds } else { 0.0 };
+    text += &format!("  recorder  {cpu} of CPU time ({} of one CPU)\n", units::percent(share));
+    text += &format!("next: schedtrace report {}\n", output.display());
+    // The trace is on disk, whether anybody reads this or not.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn lost(summary: &Summary, events: u64) -> String {
+    let total = summary.lost_total;
+    if total == 0 {
+        return "nothing".into();
+    }
+    let rows: Vec<_> = summary
+        .lost
+        .iter()
+        .map(|row| {
+            let kind = row.kind.map_or("events", |kind| kind.name());
+            format!("{} {kind} at {}", units::count(row.count), row.place)
+        })
+        .collect();
+    let share = units::percent(units::ratio(total, total + events));
+    format!("{} ({share}): {}; --ring-mb gives the rings more room", units::count(total), rows.join(", "))
+}
+
+/// The kernel's own count of what it emitted must be what came and what was lost, or there is a hole that nobody saw.
+fn unaccounted(summary: &Summary, meta: &Meta) -> Option<String> {
+    let missing: i128 = meta
+        .emitted
+        .iter()
+        .filter(|(kind, _)| **kind != schedtrace_core::Kind::Identity)
+        .map(|(kind, &emitted)| {
+            let came = summary.events.get(kind).copied().unwrap_or(0);
+            let in_rings = summary
+                .lost
+                .iter()
+                .filter(|row| row.kind == Some(*kind) && matches!(row.place, schedtrace_core::LossPlace::Ring(_)));
+            i128::from(emitted) - i128::from(came) - i128::from(in_rings.map(|row| row.count).sum::<u64>())
+        })
+        .map(i128::abs)
+        .sum();
+    (missing != 0).then(|| format!("unaccounted for: {missing} events, which is a bug in schedtrace"))
+}

@@ -1,0 +1,176 @@
+//! The command as a user meets it: what it prints, what it refuses, and how it ends. Needs no privileges: the trace is
+//! one that was recorded before (`tests/fixtures/README.md`).
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn schedtrace(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_schedtrace")).args(args).output().unwrap()
+}
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hackbench.schedtrace")
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&stdout(&schedtrace(args))).unwrap()
+}
+
+/// The one line that a failure prints.
+fn complaint(output: &Output, code: i32) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(output.stdout.is_empty());
+    assert!(text.starts_with("schedtrace: ") && text.trim_end().lines().count() == 1, "one line: {text}");
+    text
+}
+
+/// A copy of the fixture that a test may spoil.
+fn copy() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("copy.schedtrace");
+    let status = Command::new("cp").arg("-r").arg(fixture()).arg(&trace).status().unwrap();
+    assert!(status.success());
+    (dir, trace)
+}
+
+#[test]
+fn a_recorded_trace_gives_the_report_it_always_gave() {
+    for by in ["task", "process", "cgroup", "cpu", "llc"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/report-by-{by}.json"));
+        let report = json(&["report", fixture().to_str().unwrap(), "--by", by, "--top", "5", "--json"]);
+        if std::env::var_os("SCHEDTRACE_ACCEPT").is_some() {
+            fs::write(&path, serde_json::to_string_pretty(&report).unwrap() + "\n").unwrap();
+        }
+        let accepted: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert!(report == accepted, "by {by}: see {}, or accept with SCHEDTRACE_ACCEPT=1", path.display());
+    }
+}
+
+#[test]
+fn the_report_for_people_says_why_and_behind_whom() {
+    let text = stdout(&schedtrace(&["report", fixture().to_str().unwrap()]));
+    for part in ["Why tasks waited for a CPU", "The longest waits", "The CPUs", "Who woke whom", "Completeness"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(text.contains("hackbench"), "{text}");
+    assert!(!text.contains('\x1b'), "no colour in a pipe");
+}
+
+#[test]
+fn a_part_of_the_trace_can_be_asked_for() {
+    let trace = fixture();
+    let trace = trace.to_str().unwrap();
+    let whole = json(&["report", trace, "--json"]);
+    let part = json(&["report", trace, "--from", "0.05s", "--to", "0.1s", "--json"]);
+    let ns = |report: &Value, name: &str| report["window"][name].as_u64().unwrap();
+    assert_eq!(ns(&part, "duration_ns"), 50_000_000);
+    assert_eq!(ns(&part, "from_ns"), ns(&whole, "from_ns") + 50_000_000);
+    let waits = |report: &Value| report["run_queue"]["total"]["wait"]["count"].as_u64().unwrap();
+    assert!(waits(&part) > 0 && waits(&part) < waits(&whole));
+    let wrong = schedtrace(&["report", trace, "--from", "0.1s", "--to", "0.05s"]);
+    assert!(complaint(&wrong, 1).contains("--to must be later"));
+}
+
+#[test]
+fn info_tells_rows_and_bytes_of_each_table() {
+    let trace = fixture();
+    let info = json(&["info", trace.to_str().unwrap(), "--json"]);
+    let tables = info["tables"].as_array().unwrap();
+    let switches = tables.iter().find(|table| table["name"] == "sched_switch").unwrap();
+    assert!(switches["rows"].as_u64().unwrap() > 100 && switches["bytes"].as_u64().unwrap() > 100);
+    assert_eq!(info["state"], "finished");
+    assert_eq!(info["completeness"]["complete"], true);
+    let text = stdout(&schedtrace(&["info", trace.to_str().unwrap()]));
+    assert!(text.contains("sched_switch") && text.contains("nothing lost"), "{text}");
+}
+
+#[test]
+fn what_is_no_trace_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    let file = dir.path().join("file");
+    fs::write(&file, "not a trace").unwrap();
+    for path in [dir.path(), &missing, &file] {
+        for what in ["report", "info"] {
+            let line = complaint(&schedtrace(&[what, path.to_str().unwrap()]), 1);
+            assert!(line.contains(path.to_str().unwrap()), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_newer_trace_asks_for_an_update() {
+    let (_dir, trace) = copy();
+    let meta = trace.join("meta.json");
+    let mut value: Value = serde_json::from_str(&fs::read_to_string(&meta).unwrap()).unwrap();
+    value["schema"] = 99.into();
+    fs::write(&meta, value.to_string()).unwrap();
+    let line = complaint(&schedtrace(&["report", trace.to_str().unwrap()]), 1);
+    assert!(line.contains("newer") && line.contains("update"), "{line}");
+}
+
+#[test]
+fn text_from_a_trace_cannot_drive_the_terminal() {
+    let (_dir, trace) = copy();
+    let meta = trace.join("meta.json");
+    let mut value: Value = serde_json::from_str(&fs::read_to_string(&meta).unwrap()).unwrap();
+    value["meta"]["host"]["hostname"] = "\x1b[2Jevil".into();
+    fs::write(&meta, value.to_string()).unwrap();
+    for what in ["report", "info"] {
+        let text = stdout(&schedtrace(&[what, trace.to_str().unwrap()]));
+        assert!(text.contains("?[2Jevil") && !text.contains('\x1b'), "{text}");
+    }
+}
+
+#[test]
+fn a_truncated_table_is_named() {
+    let (_dir, trace) = copy();
+    let table = fs::read_dir(trace.join("events/sched_switch")).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&table).unwrap();
+    fs::write(&table, &bytes[..bytes.len() / 2]).unwrap();
+    let line = complaint(&schedtrace(&["report", trace.to_str().unwrap()]), 1);
+    assert!(line.contains("sched_switch") && line.contains("damaged"), "{line}");
+}
+
+#[test]
+fn wrong_arguments_are_a_usage_error_with_advice() {
+    for (args, advice) in [
+        (vec!["report"], "DIR"),
+        (vec!["report", "x", "--by", "colour"], "task, process"),
+        (vec!["report", "x", "--from", "yesterday"], "1.5s"),
+        (vec!["record", "-d", "soon"], "5s"),
+        (vec!["record", "--events", "sched_nonsense"], "sched_switch"),
+        (vec!["record", "--shards", "many"], "per-llc"),
+        (vec!["record", "--cpu", "3-1"], "1-3"),
+        (vec!["record", "--max-size", "large"], "max-size"),
+        (vec!["dance"], "dance"),
+    ] {
+        let output = schedtrace(&args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(advice), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_schedtrace"))
+        .args(["report", fixture().to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Builds schedtrace, records this machine for five seconds, whatever it is doing, and reports why tasks waited.
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+source "$(dirname "$0")/env.sh"
+
+scripts/setup.sh
+cargo build --release --locked -p schedtrace
+schedtrace="$CARGO_TARGET_DIR/release/schedtrace"
+trace="$(mktemp -d)/demo.schedtrace"
+
+as_root "$schedtrace" record -d 5s -o "$trace"
+as_root "$schedtrace" report "$trace"
+echo "the trace is in $trace"
