@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -185,6 +186,22 @@ fn ping_pong(n: u32) -> (Truth, Truth) {
     (ping.unwrap().join().unwrap(), pong.unwrap().join().unwrap())
 }
 
+/// A thread that receives `n` datagrams over loopback, sent with pauses in which it goes to sleep.
+fn datagrams(n: u32) -> Truth {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let receiver = thread::spawn(move || {
+        (0..n).for_each(|_| assert_eq!(socket.recv(&mut [0]).unwrap(), 1));
+        truth()
+    });
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..n {
+        thread::sleep(Duration::from_millis(1));
+        sender.send_to(&[1], address).unwrap();
+    }
+    receiver.join().unwrap()
+}
+
 #[test]
 fn live_switches_are_those_that_the_kernel_counts() {
     for policy in ShardPolicy::ALL.map(|(_, policy)| policy) {
@@ -204,8 +221,8 @@ fn live_switches_are_those_that_the_kernel_counts() {
 
 #[test]
 fn live_wakers_are_the_thread_or_the_interrupt() {
-    let (recorded, (sleeper, (ping, pong))) =
-        record(Collector::builder(), || (sleeper("st-sleeper", 50).join().unwrap(), ping_pong(200)));
+    let (recorded, (sleeper, (ping, pong), receiver)) =
+        record(Collector::builder(), || (sleeper("st-sleeper", 50).join().unwrap(), ping_pong(200), datagrams(50)));
     let wakers = |tid: u32, until: Nanos| -> Vec<Waker> {
         let ids = recorded.ids(tid);
         let wakings = recorded.events.iter().filter(|event| event.ts < until).filter_map(|event| match event.kind {
@@ -217,6 +234,9 @@ fn live_wakers_are_the_thread_or_the_interrupt() {
     let of_sleeper = wakers(sleeper.tid, sleeper.until);
     let by_timer = of_sleeper.iter().filter(|waker| **waker == Waker::Interrupt(Context::Hardirq)).count();
     assert!(by_timer >= 50, "a high-resolution timer fires in a hardirq: {of_sleeper:?}");
+    let of_receiver = wakers(receiver.tid, receiver.until);
+    let by_network = of_receiver.iter().filter(|waker| **waker == Waker::Interrupt(Context::Softirq)).count();
+    assert!(by_network >= 25, "the loopback device delivers in a softirq: {of_receiver:?}");
     let ping_id = recorded.ids(ping.tid)[0];
     let of_pong = wakers(pong.tid, pong.until);
     let by_ping = of_pong.iter().filter(|waker| **waker == Waker::Task(ping_id)).count();
@@ -251,19 +271,16 @@ fn live_emitted_is_delivered_plus_lost_when_rings_are_tiny() {
 #[test]
 fn live_a_flood_of_switches_does_not_push_lifecycles_out() {
     let page = rustix::param::page_size();
-    let starved = Collector::builder().ring_bytes(page * 64).drain_interval(Duration::from_millis(100)).wake_at(1.0);
+    // The ring is full long before it is read for the first time, and the children come after that.
+    let starved = Collector::builder().ring_bytes(page * 64).drain_interval(Duration::from_secs(2)).wake_at(1.0);
     let (recorded, children) = record(starved, || {
-        thread::scope(|scope| {
-            let flood = scope.spawn(|| ping_pong(20_000));
-            let child = || {
-                let mut child = Command::new("/bin/true").spawn().unwrap();
-                child.wait().unwrap();
-                child.id()
-            };
-            let children: Vec<u32> = (0..10).map(|_| child()).collect();
-            flood.join().unwrap();
-            children
-        })
+        ping_pong(20_000);
+        let child = || {
+            let mut child = Command::new("/bin/true").spawn().unwrap();
+            child.wait().unwrap();
+            child.id()
+        };
+        (0..10).map(|_| child()).collect::<Vec<u32>>()
     });
     assert!(recorded.lost(Kind::Switch) > 0, "the shard's ring overflowed");
     for child in children {
