@@ -56,9 +56,8 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     } else {
         writeln!(out, "  {}", warning(&format!("not complete: {events}")))?;
     }
-    for lost in &completeness.lost {
-        let kind = lost.kind.map_or("events", |kind| kind.name());
-        writeln!(out, "  lost      {} {kind} at {}", units::count(lost.count), lost.place)?;
+    for row in &completeness.lost {
+        writeln!(out, "  lost      {}", units::lost(row.count, row.kind, &row.place))?;
     }
     if completeness.late > 0 {
         writeln!(out, "  late      {}, kept", units::plural(completeness.late, "event"))?;

@@ -256,14 +256,7 @@ fn lost(summary: &Summary, events: u64) -> String {
     if total == 0 {
         return "nothing".into();
     }
-    let rows: Vec<_> = summary
-        .lost
-        .iter()
-        .map(|row| {
-            let kind = row.kind.map_or("events", |kind| kind.name());
-            format!("{} {kind} at {}", units::count(row.count), row.place)
-        })
-        .collect();
+    let rows: Vec<_> = summary.lost.iter().map(|row| units::lost(row.count, row.kind, &row.place)).collect();
     let share = units::percent(units::ratio(total, total + events));
     format!("{} ({share}): {}; --ring-mb gives the rings more room", units::count(total), rows.join(", "))
 }

@@ -10,7 +10,7 @@ use schedtrace_core::{Meta, Source};
 
 use crate::args::ReportArgs;
 use crate::render::{Column, heading, table, warning};
-use crate::units::{count, offset, percent, plural, ratio, span, started};
+use crate::units::{count, lost, offset, percent, plural, ratio, span, started};
 use crate::{Failure, print_json};
 
 /// Rows that are looked up by group when a row of text is put together.
@@ -227,12 +227,9 @@ impl Text<'_> {
         let complete = &self.report.completeness;
         let mut lines = Vec::new();
         if complete.lost_total > 0 {
-            let rows = complete.lost.iter().map(|row| {
-                let kind = row.kind.map_or("events", |kind| kind.name());
-                format!("{} {kind} at {}", count(row.count), row.place)
-            });
-            let lost = format!("{} lost: {}", count(complete.lost_total), rows.collect::<Vec<_>>().join(", "));
-            lines.push(warning(&lost));
+            let rows = complete.lost.iter().map(|row| lost(row.count, row.kind, &row.place));
+            let text = format!("{} lost: {}", count(complete.lost_total), rows.collect::<Vec<_>>().join(", "));
+            lines.push(warning(&text));
         } else {
             lines.push("nothing lost".into());
         }

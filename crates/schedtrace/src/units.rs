@@ -1,10 +1,11 @@
 //! Times, spans and sizes as people write and read them.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use schedtrace_core::system::ClockSnapshot;
-use schedtrace_core::{Error, Meta, Nanos, Result};
+use schedtrace_core::{Error, Kind, Meta, Nanos, Result};
 
 /// A moment, as given on the command line.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,6 +114,11 @@ pub(crate) fn percent(ratio: f64) -> String {
 pub(crate) fn plural(n: u64, what: &str) -> String {
     let s = if n == 1 { "" } else { "s" };
     format!("{} {what}{s}", count(n))
+}
+
+/// What was lost at one place: `120 sched_switch at ring:0`.
+pub(crate) fn lost(n: u64, kind: Option<Kind>, place: &impl Display) -> String {
+    format!("{} {} at {place}", count(n), kind.map_or("events", Kind::name))
 }
 
 /// A part of a whole, 0 where there is no whole.

@@ -10,7 +10,7 @@ use super::{Collector, running};
 use crate::error::{Error, Result};
 use crate::event::{Cgroup, Cpu, Kind};
 use crate::source::{Filters, Meta};
-use crate::system::{self, Cgroups, CpuList, Host, Topology};
+use crate::system::{self, Cgroups, Host, Topology};
 
 /// Options of a [`Collector`], each with a default that records everything.
 ///
@@ -166,9 +166,8 @@ impl CollectorBuilder {
         for &pid in &self.pids {
             system::procfs::check_process(Path::new("/proc"), pid)?;
         }
-        let online = |cpu: Cpu| topology.get(cpu).is_some_and(|info| info.online);
-        if let Some(cpu) = self.cpus.iter().find(|&&cpu| !online(cpu)) {
-            let online: CpuList = topology.cpus.iter().map(|info| info.cpu).filter(|&cpu| online(cpu)).collect();
+        let online = topology.online();
+        if let Some(cpu) = self.cpus.iter().find(|&&cpu| !online.contains(cpu)) {
             return Err(Error::Invalid(format!("CPU {cpu} is not online: use some of {online}")));
         }
         if self.cgroups.is_empty() {

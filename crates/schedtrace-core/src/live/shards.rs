@@ -96,16 +96,12 @@ fn floor_power_of_two(n: usize) -> usize {
 }
 
 fn group(policy: ShardPolicy, topology: &Topology) -> Vec<Vec<Cpu>> {
-    let mut groups: std::collections::BTreeMap<u32, Vec<Cpu>> = Default::default();
-    for info in topology.cpus.iter().filter(|info| info.online) {
-        let key = match policy {
-            ShardPolicy::Auto | ShardPolicy::PerLlc => info.llc,
-            ShardPolicy::PerCpu => u32::from(info.cpu.0),
-            ShardPolicy::PerNode => info.node,
-            ShardPolicy::Single => 0,
-        };
-        groups.entry(key).or_default().push(info.cpu);
-    }
+    let groups = topology.group_by(|info| match policy {
+        ShardPolicy::Auto | ShardPolicy::PerLlc => info.llc,
+        ShardPolicy::PerCpu => u32::from(info.cpu.0),
+        ShardPolicy::PerNode => info.node,
+        ShardPolicy::Single => 0,
+    });
     let most = if policy == ShardPolicy::Auto { AUTO_CPUS } else { usize::MAX };
     let mut shards: Vec<Vec<Cpu>> = groups
         .into_values()
