@@ -433,6 +433,24 @@ fn live_a_process_filter_follows_children_and_leaves_others_out() {
 }
 
 #[test]
+fn live_a_process_filter_takes_descendants_that_were_there_before() {
+    // A shell, and its child, which says that it is there.
+    let mut shell = Command::new("/bin/sh")
+        .args(["-c", "sh -c 'echo $$; for i in 1 2 3 4 5 6 7 8 9; do sleep 0.05; done; true'; true"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(shell.stdout.take().unwrap()), &mut line).unwrap();
+    let child: u32 = line.trim().parse().unwrap();
+    assert_ne!(child, shell.id());
+    let (recorded, _) = record(Collector::builder().pid(shell.id()), || shell.wait().unwrap());
+    let ids = recorded.ids(child);
+    let switches = recorded.count(|e| matches!(e.kind, EventKind::Switch(s) if ids.contains(&s.prev)));
+    assert!(switches >= 1, "the child that was there before is followed");
+}
+
+#[test]
 fn live_a_cgroup_filter_takes_the_tasks_below_it() {
     use schedtrace_core::system::Cgroups;
     let cgroups = Cgroups::find(std::path::Path::new("/")).unwrap();

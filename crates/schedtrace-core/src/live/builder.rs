@@ -135,7 +135,7 @@ impl CollectorBuilder {
             preempt_count_from_rq: vmlinux.preempt_count_from_rq(),
             plan,
             cgroups,
-            pids: self.pids.clone(),
+            filter_pids: !self.pids.is_empty(),
             cpus: self.cpus.clone(),
             fail_ids_every: self.fail_ids_every,
             selection: selection.clone(),

@@ -42,7 +42,8 @@ pub(super) struct Settings {
     pub(super) cpu_numbers: usize,
     pub(super) selection: Selection,
     pub(super) cgroups: Vec<CgroupId>,
-    pub(super) pids: Vec<u32>,
+    /// Only the processes that [`Programs::follow`] names.
+    pub(super) filter_pids: bool,
     pub(super) cpus: Vec<Cpu>,
     /// Bytes in a ring at which its reader is woken.
     pub(super) wake_bytes: usize,
@@ -224,7 +225,7 @@ fn configure(open: &mut OpenSchedSkel<'_>, settings: &Settings) -> libbpf_rs::Re
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.nr_cpus = settings.cpu_numbers as u32;
         rodata.wake_bytes = settings.wake_bytes as u64;
-        rodata.filter_pids = !settings.pids.is_empty();
+        rodata.filter_pids = settings.filter_pids;
         rodata.filter_cgroups = !settings.cgroups.is_empty();
         rodata.filter_cpus = !settings.cpus.is_empty();
         let probes = &selection.probes;
@@ -254,9 +255,6 @@ fn fill_maps(skel: &mut SchedSkel<'_>, settings: &Settings) -> libbpf_rs::Result
     let shard_of = settings.plan.shard_of(settings.cpu_numbers);
     let states = decode::cpu_states(shard_of.into_iter().zip(0..).map(|(shard, cpu)| (shard, selected(cpu))));
     skel.maps.data_cpus.update(&0u32.to_ne_bytes(), &states, MapFlags::ANY)?;
-    for pid in &settings.pids {
-        skel.maps.pids.update(&pid.to_ne_bytes(), &[1], MapFlags::ANY)?;
-    }
     for cgroup in &settings.cgroups {
         skel.maps.cgroups.update(&cgroup.0.to_ne_bytes(), &[1], MapFlags::ANY)?;
     }

@@ -294,8 +294,12 @@ impl Nested {
 pub(super) fn start(loaded: Loaded) -> Result<Collector> {
     let Loaded { mut programs, mut meta, shard_of, drain_interval } = loaded;
     let decoder = Decoder::new(Arc::new(Nameless::default()), std::process::id());
-    let (before, _) = decoder.listing(&programs.list_tasks()?);
-    programs.follow(descendants(&before, &meta.filters.pids))?;
+    let (mut before, _) = decoder.listing(&programs.list_tasks()?);
+    if !meta.filters.pids.is_empty() {
+        programs.follow(descendants(&before, &meta.filters.pids))?;
+        // Listing is what selects tasks: those that descend from the processes must be selected before the start.
+        (before, _) = decoder.listing(&programs.list_tasks()?);
+    }
     if !programs.check_preempt_count()? {
         let note = "this kernel does not say whether a waking came from an interrupt: its waker is the current task";
         for probe in meta.probes.iter_mut().filter(|probe| probe.kind == Kind::Waking && probe.on) {
