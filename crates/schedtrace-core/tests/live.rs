@@ -434,9 +434,10 @@ fn live_a_process_filter_follows_children_and_leaves_others_out() {
 
 #[test]
 fn live_a_process_filter_takes_descendants_that_were_there_before() {
-    // A shell, and its child, which says that it is there.
+    // A shell, and its child, which says that it is there and waits to be told to go on.
     let mut shell = Command::new("/bin/sh")
-        .args(["-c", "sh -c 'echo $$; for i in 1 2 3 4 5 6 7 8 9; do sleep 0.05; done; true'; true"])
+        .args(["-c", "sh -c 'echo $$; read go; for i in 1 2 3 4 5; do sleep 0.02; done; true'; true"])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -444,10 +445,13 @@ fn live_a_process_filter_takes_descendants_that_were_there_before() {
     std::io::BufRead::read_line(&mut std::io::BufReader::new(shell.stdout.take().unwrap()), &mut line).unwrap();
     let child: u32 = line.trim().parse().unwrap();
     assert_ne!(child, shell.id());
-    let (recorded, _) = record(Collector::builder().pid(shell.id()), || shell.wait().unwrap());
+    let (recorded, _) = record(Collector::builder().pid(shell.id()), || {
+        shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+        shell.wait().unwrap()
+    });
     let ids = recorded.ids(child);
-    let switches = recorded.count(|e| matches!(e.kind, EventKind::Switch(s) if ids.contains(&s.prev)));
-    assert!(switches >= 1, "the child that was there before is followed");
+    let slept = |e: &Event| matches!(e.kind, EventKind::Switch(s) if ids.contains(&s.prev) && s.voluntary());
+    assert!(recorded.count(slept) >= 5, "the child waits for each of its five own");
 }
 
 #[test]
