@@ -753,11 +753,12 @@ mod imp {
             pub b: u32,
             pub rest: u32,
         }
-        #[derive(Debug, Copy, Clone)]
+        #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
         pub struct cpu_state {
             pub emitted: [u64; 11],
             pub lost: [u64; 11],
+            pub passed_over: [u64; 11],
             pub loss_from: u64,
             pub loss_until: u64,
             pub preempt_count_at: u64,
@@ -765,23 +766,7 @@ mod imp {
             pub shard: u16,
             pub selected: u8,
             pub pad: u8,
-            pub __pad_208: [u8; 48],
-        }
-        impl Default for cpu_state {
-            fn default() -> Self {
-                Self {
-                    emitted: [u64::default(); 11],
-                    lost: [u64::default(); 11],
-                    loss_from: u64::default(),
-                    loss_until: u64::default(),
-                    preempt_count_at: u64::default(),
-                    records: u32::default(),
-                    shard: u16::default(),
-                    selected: u8::default(),
-                    pad: u8::default(),
-                    __pad_208: [u8::default(); 48],
-                }
-            }
+            pub __pad_296: [u8; 24],
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
@@ -879,6 +864,8 @@ mod imp {
         pub struct rec_raw {
             pub a_ptr: u64,
             pub b_ptr: u64,
+            pub a_start: u64,
+            pub b_start: u64,
             pub a_tid: u32,
             pub b_tid: u32,
         }
@@ -1089,5 +1076,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 72216] = *include_bytes!("bpf/sched.bpf.o");
+    static DATA: [u8; 73256] = *include_bytes!("bpf/sched.bpf.o");
 }

@@ -96,7 +96,7 @@ records! {
     }
     /// Who the tasks without an id are; follows a record with [`RAW`].
     Raw = "rec_raw" {
-        a_ptr: u64, b_ptr: u64, a_tid: u32, b_tid: u32,
+        a_ptr: u64, b_ptr: u64, a_start: u64, b_start: u64, a_tid: u32, b_tid: u32,
     }
     /// Who a task is.
     TaskRecord = "rec_task" {
@@ -113,8 +113,8 @@ records! {
     }
     /// Counters and settings of one CPU.
     CpuState = "cpu_state" {
-        emitted: [u64; KINDS], lost: [u64; KINDS], loss_from: u64, loss_until: u64, preempt_count_at: u64,
-        records: u32, shard: u16, selected: u8, pad: u8, alignment: [u64; 6],
+        emitted: [u64; KINDS], lost: [u64; KINDS], passed_over: [u64; KINDS], loss_from: u64, loss_until: u64,
+        preempt_count_at: u64, records: u32, shard: u16, selected: u8, pad: u8, alignment: [u64; 3],
     }
 }
 

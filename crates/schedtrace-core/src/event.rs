@@ -89,13 +89,41 @@ impl fmt::Display for Cpu {
 }
 
 /// One ring of the transport, or one table of a trace: whatever delivers events in an order of its own.
+///
+/// As text, and in documents, it is its number, or `lifecycle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 pub struct ShardId(pub u16);
 
 impl ShardId {
     /// The small ring that carries lifecycle, identity and loss records.
     pub const LIFECYCLE: Self = Self(u16::MAX);
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::LIFECYCLE { f.pad("lifecycle") } else { self.0.fmt(f) }
+    }
+}
+
+impl From<ShardId> for String {
+    fn from(shard: ShardId) -> Self {
+        shard.to_string()
+    }
+}
+
+impl FromStr for ShardId {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "lifecycle" { Ok(Self::LIFECYCLE) } else { text.parse().map(Self) }
+    }
+}
+
+impl TryFrom<String> for ShardId {
+    type Error = std::num::ParseIntError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
 }
 
 /// One life of one task, unique per boot and recording.
@@ -633,11 +661,9 @@ pub enum LossPlace {
 impl fmt::Display for LossPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ring(ShardId::LIFECYCLE) => f.write_str("ring:lifecycle"),
-            Self::Ring(shard) => write!(f, "ring:{}", shard.0),
+            Self::Ring(shard) => write!(f, "ring:{shard}"),
             Self::Nested => f.write_str("nested"),
-            Self::Decode(ShardId::LIFECYCLE) => f.write_str("decode:lifecycle"),
-            Self::Decode(shard) => write!(f, "decode:{}", shard.0),
+            Self::Decode(shard) => write!(f, "decode:{shard}"),
             Self::Late => f.write_str("late"),
             Self::Queue(sink) => write!(f, "queue:{sink}"),
         }
@@ -653,10 +679,7 @@ impl FromStr for LossPlace {
     type Err = UnknownPlace;
     fn from_str(text: &str) -> Result<Self, UnknownPlace> {
         let unknown = || UnknownPlace(text.to_owned());
-        let shard = |name: &str| match name {
-            "lifecycle" => Ok(ShardId::LIFECYCLE),
-            n => n.parse().map(ShardId).map_err(|_| unknown()),
-        };
+        let shard = |name: &str| name.parse::<ShardId>().map_err(|_| unknown());
         match text.split_once(':') {
             None if text == "nested" => Ok(Self::Nested),
             None if text == "late" => Ok(Self::Late),

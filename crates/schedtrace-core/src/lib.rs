@@ -77,7 +77,7 @@ pub use error::{Error, Result};
 pub use event::*;
 pub use pipeline::{LossCount, Pipeline, SinkOutcome, Summary};
 pub use sink::{OnFull, Sink};
-pub use source::{Filters, MemorySource, Meta, Poll, Probe, Source};
+pub use source::{Account, Filters, MemorySource, Meta, Poll, Probe, RingInfo, Source};
 
 /// The README's example compiles.
 #[cfg(all(doctest, feature = "live"))]

@@ -37,7 +37,8 @@ impl Timed for Event {
 /// Merges the items of several shards by time; the [module](self) states when it releases them.
 ///
 /// Holds items in memory for as long as the slowest shard holds the watermark back, so whoever feeds it must advance
-/// quiet shards too: [`pending`](Self::pending) says how much waits, [`slowest`](Self::slowest) for whom.
+/// quiet shards too: [`pending`](Self::pending) says how much waits, [`slowest`](Self::slowest) for whom. What has
+/// piled up comes out in pieces by [`drain_at_most`](Self::drain_at_most).
 ///
 /// ```
 /// use schedtrace_core::merge::{Merge, Timed};
@@ -141,7 +142,14 @@ impl<T: Timed> Merge<T> {
     /// Appends what can be released to `out`, and what came behind the watermark since the last call to `late` (in
     /// the order of the pushes, each by time). Returns the watermark if it advanced or anything came out.
     pub fn drain(&mut self, out: &mut Vec<T>, late: &mut Vec<T>) -> Option<Nanos> {
-        let watermark = self.watermark();
+        self.drain_at_most(usize::MAX, out, late)
+    }
+
+    /// As [`drain`](Self::drain), but releases no more than about `most` items at once, and returns the time up to which
+    /// they reach: what is earlier than the watermark all the same comes with the next calls. Items of one time are not
+    /// torn apart, however many they are.
+    pub fn drain_at_most(&mut self, most: usize, out: &mut Vec<T>, late: &mut Vec<T>) -> Option<Nanos> {
+        let watermark = self.cut(most).unwrap_or(Nanos::MAX).min(self.watermark());
         let before = (out.len(), late.len());
         late.append(&mut self.late);
         let advanced = watermark > self.released;
@@ -150,6 +158,17 @@ impl<T: Timed> Merge<T> {
             self.release(watermark, out);
         }
         (advanced || before != (out.len(), late.len())).then_some(watermark)
+    }
+
+    /// A time below which each shard has no more than its part of `most` items; none where they have not so many.
+    fn cut(&mut self, most: usize) -> Option<Nanos> {
+        let each = (most / self.shards.len().max(1)).max(1);
+        if self.shards.iter().all(|shard| shard.items.len() <= each) {
+            return None;
+        }
+        let earliest = self.shards.iter_mut().filter_map(|shard| shard.time_at(0)).min()?;
+        let cut = self.shards.iter_mut().filter_map(|shard| shard.time_at(each)).min()?;
+        Some(cut.max(earliest + Nanos(1)))
     }
 
     /// Moves everything below the watermark to `out`.
@@ -186,12 +205,24 @@ impl<T: Timed> Shard<T> {
         }
     }
 
-    /// Moves what lies below the watermark to `out`, in time order.
-    fn release(&mut self, watermark: Nanos, out: &mut Vec<T>) {
+    fn sort(&mut self) {
         if !self.sorted {
             self.items.make_contiguous().sort_by_key(Timed::ts);
             self.sorted = true;
         }
+    }
+
+    /// The time of the item at this place in the order of time, if there is one.
+    fn time_at(&mut self, at: usize) -> Option<Nanos> {
+        if at < self.items.len() {
+            self.sort();
+        }
+        self.items.get(at).map(Timed::ts)
+    }
+
+    /// Moves what lies below the watermark to `out`, in time order.
+    fn release(&mut self, watermark: Nanos, out: &mut Vec<T>) {
+        self.sort();
         let below = match watermark {
             Nanos::MAX => self.items.len(),
             _ => self.items.partition_point(|item| item.ts() < watermark),
@@ -346,6 +377,30 @@ mod tests {
         let told = merge.drain(&mut out, &mut late);
         let times = |items: Vec<Item>| items.iter().map(|item| item.ts).collect();
         (told, times(out), times(late))
+    }
+
+    proptest! {
+        #[test]
+        fn in_pieces_it_says_the_same(pushes in vec((0..SHARDS.len(), vec(0..500_u64, 0..80)), 0..20), most in 1..60_usize) {
+            let (mut whole, mut pieces) = (Merge::new(SHARDS), Merge::new(SHARDS));
+            for (shard, times) in &pushes {
+                whole.push(SHARDS[*shard], items(times), Nanos::ZERO);
+                pieces.push(SHARDS[*shard], items(times), Nanos::ZERO);
+            }
+            SHARDS.into_iter().for_each(|shard| { whole.close(shard); pieces.close(shard); });
+            let (mut expected, mut out, mut late, mut until) = (vec![], vec![], vec![], Nanos::ZERO);
+            whole.drain(&mut expected, &mut late);
+            while let Some(to) = pieces.drain_at_most(most, &mut out, &mut late) {
+                prop_assert!(to >= until && out.iter().all(|item| item.ts < to.0));
+                until = to;
+                let at_one_time = out.iter().map(|item| item.ts).max().map_or(0, |ts| out.iter().filter(|i| i.ts == ts).count());
+                prop_assert!(out.len() <= most.max(SHARDS.len()) + at_one_time, "{} of {most}", out.len());
+                let piece: Vec<_> = expected.drain(..out.len()).collect();
+                prop_assert_eq!(&piece, &out);
+                out.clear();
+            }
+            prop_assert!(expected.is_empty() && late.is_empty());
+        }
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Where events come from: the [`Source`] trait and what a source says of itself.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::event::{Batch, Kind, Nanos};
+use crate::event::{Batch, Cpu, Kind, Nanos, ShardId};
 use crate::system::{ClockSnapshot, Host, Topology};
 
 /// What a source says of itself: the setting in which its events are to be read. Stored as `meta.json` in a trace.
@@ -28,9 +27,58 @@ pub struct Meta {
     pub started: Nanos,
     /// When it ended; none while it goes on.
     pub ended: Option<Nanos>,
-    /// Events that the kernel programs emitted, per kind, counted apart from the rings: delivered + lost.
-    /// Known at the end of a live recording.
-    pub emitted: BTreeMap<Kind, u64>,
+    /// The rings between the kernel and the recorder.
+    #[serde(default)]
+    pub rings: Vec<RingInfo>,
+    /// What became of every event, by ring and kind. Known at the end of a live recording.
+    #[serde(default)]
+    pub accounts: Vec<Account>,
+}
+
+/// A ring of the transport, and the CPUs whose events go through it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingInfo {
+    /// Which.
+    pub shard: ShardId,
+    /// The CPUs that share it; the ring for lifecycles, which all share, names none.
+    pub cpus: Vec<Cpu>,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What became of the events of one kind that were meant for one ring, over a whole recording.
+///
+/// `emitted` is counted where the event is seen, in the kernel and apart from the rings, so that
+/// *emitted = delivered + lost* can be checked; [`unaccounted`](Self::unaccounted) is the difference.
+///
+/// ```
+/// use schedtrace_core::{Account, Kind, ShardId};
+/// let account =
+///     Account { shard: ShardId(0), kind: Kind::Switch, emitted: 10, delivered: 7, lost: 3, passed_over: 0 };
+/// assert_eq!(account.unaccounted(), 0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The ring.
+    pub shard: ShardId,
+    /// The kind.
+    pub kind: Kind,
+    /// Events for which the kernel programs wanted room in the ring.
+    pub emitted: u64,
+    /// Records that were read from the ring.
+    pub delivered: u64,
+    /// Events that found the ring full.
+    pub lost: u64,
+    /// Runs of the program that recorded nothing: before the start, after the end, or of what the filters leave out.
+    pub passed_over: u64,
+}
+
+impl Account {
+    /// What is neither delivered nor lost: 0, or there is a hole that nobody saw.
+    #[must_use]
+    pub fn unaccounted(&self) -> i128 {
+        i128::from(self.emitted) - i128::from(self.delivered) - i128::from(self.lost)
+    }
 }
 
 /// One kernel program, and whether it was attached.
@@ -80,7 +128,7 @@ pub enum Poll {
 
 /// A stream of events in batches: the running kernel, a trace on disk, or a list in a test.
 pub trait Source {
-    /// The setting. What is known only at the end (`ended`, `emitted`) is there once [`Poll::End`] was returned.
+    /// The setting. What is known only at the end (`ended`, `accounts`) is there once [`Poll::End`] was returned.
     fn meta(&self) -> &Meta;
 
     /// The next batch; waits for it until `deadline` at the latest.

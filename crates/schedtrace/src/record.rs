@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use schedtrace_core::live::{Collector, Stopper};
 use schedtrace_core::system::procfs;
 use schedtrace_core::trace::{TraceWriter, WriterOptions};
-use schedtrace_core::{Batch, Error, Meta, Nanos, OnFull, Pipeline, Sink, Source, Summary};
+use schedtrace_core::{Batch, Error, Kind, Meta, Nanos, OnFull, Pipeline, Sink, Source, Summary};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::RecordArgs;
@@ -263,19 +263,14 @@ fn lost(summary: &Summary, events: u64) -> String {
 
 /// The kernel's own count of what it emitted must be what came and what was lost, or there is a hole that nobody saw.
 fn unaccounted(summary: &Summary, meta: &Meta) -> Option<String> {
-    let missing: i128 = meta
-        .emitted
-        .iter()
-        .filter(|(kind, _)| **kind != schedtrace_core::Kind::Identity)
-        .map(|(kind, &emitted)| {
-            let came = summary.events.get(kind).copied().unwrap_or(0);
-            let in_rings = summary
-                .lost
-                .iter()
-                .filter(|row| row.kind == Some(*kind) && matches!(row.place, schedtrace_core::LossPlace::Ring(_)));
-            i128::from(emitted) - i128::from(came) - i128::from(in_rings.map(|row| row.count).sum::<u64>())
+    let in_rings: u128 = meta.accounts.iter().map(|account| account.unaccounted().unsigned_abs()).sum();
+    let behind_them: u128 = (Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Snapshot | Kind::Identity)))
+        .map(|kind| {
+            let accounts = meta.accounts.iter().filter(|account| account.kind == kind);
+            let delivered: u64 = accounts.map(|account| account.delivered).sum();
+            u128::from(delivered.abs_diff(summary.events.get(&kind).copied().unwrap_or(0)))
         })
-        .map(i128::abs)
         .sum();
+    let missing = in_rings + behind_them;
     (missing != 0).then(|| format!("unaccounted for: {missing} events, which is a bug in schedtrace"))
 }

@@ -114,6 +114,13 @@ static __always_inline struct cpu_state *this_cpu(u32 *cpu)
 	return state_of(*cpu);
 }
 
+/* Every run counts, so that what the kernel says of runs can be compared with what was recorded of them. */
+static __always_inline int pass_over(struct cpu_state *c, u32 kind)
+{
+	c->passed_over[kind]++;
+	return 0;
+}
+
 static __always_inline bool cpu_selected(u32 cpu)
 {
 	struct cpu_state *c;
@@ -335,8 +342,10 @@ static __noinline int send_raw(struct rec_any *any, struct task_struct *a, struc
 	r->any.flags |= REC_RAW;
 	r->any.ts = bpf_ktime_get_ns();
 	r->raw.a_ptr = (u64)a;
+	r->raw.a_start = a->start_time;
 	r->raw.a_tid = a->pid;
 	r->raw.b_ptr = (u64)b;
+	r->raw.b_start = b ? b->start_time : 0;
 	r->raw.b_tid = b ? b->pid : 0;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	return 0;
@@ -357,8 +366,10 @@ static __always_inline void send(struct cpu_state *c, u32 cpu, u32 kind, struct 
 	void *ring = NULL;
 	u64 flag;
 
-	if (life && !(kinds & 1u << kind))
+	if (life && !(kinds & 1u << kind)) {
+		pass_over(c, kind);
 		return;
+	}
 	c->emitted[kind]++;
 	if (unlikely(lacks_id)) {
 		send_raw(any, a, b, life);
@@ -389,11 +400,11 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	struct cpu_state *c;
 	u32 cpu;
 
-	if (!control.enabled)
-		return 0;
 	c = this_cpu(&cpu);
-	if (!c || !cpu_selected(cpu))
+	if (!c)
 		return 0;
+	if (!control.enabled || !cpu_selected(cpu))
+		return pass_over(c, REC_SWITCH);
 	struct rec_switch r = {
 		.type = REC_SWITCH,
 		.flags = preempt ? SWITCH_PREEMPT : 0,
@@ -405,7 +416,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 		.next_prio = next->prio,
 	};
 	if (!prev_selected && !next_selected)
-		return 0;
+		return pass_over(c, REC_SWITCH);
 	send(c, cpu, REC_SWITCH, AS_ANY(r), prev, next, !r.prev || !r.next);
 	return 0;
 }
@@ -455,12 +466,12 @@ int BPF_PROG(sched_waking, struct task_struct *p)
 	struct cpu_state *c;
 	u32 cpu, prev_cpu;
 
-	if (!control.enabled)
-		return 0;
 	c = this_cpu(&cpu);
-	prev_cpu = cpu_of(p);
-	if (!c || !(cpu_selected(cpu) || cpu_selected(prev_cpu)))
+	if (!c)
 		return 0;
+	prev_cpu = cpu_of(p);
+	if (!control.enabled || !(cpu_selected(cpu) || cpu_selected(prev_cpu)))
+		return pass_over(c, REC_WAKING);
 	current = bpf_get_current_task_btf();
 	struct rec_waking r = {
 		.type = REC_WAKING,
@@ -472,7 +483,7 @@ int BPF_PROG(sched_waking, struct task_struct *p)
 		.prio = p->prio,
 	};
 	if (!selected && !waker_selected)
-		return 0;
+		return pass_over(c, REC_WAKING);
 	send(c, cpu, REC_WAKING, AS_ANY(r), p, current, !r.task || !r.current_task);
 	return 0;
 }
@@ -485,12 +496,12 @@ int BPF_PROG(sched_wakeup_new, struct task_struct *p)
 	struct cpu_state *c;
 	u32 cpu, target;
 
-	if (!control.enabled)
-		return 0;
 	c = this_cpu(&cpu);
-	target = cpu_of(p);
-	if (!c || !(cpu_selected(cpu) || cpu_selected(target)))
+	if (!c)
 		return 0;
+	target = cpu_of(p);
+	if (!control.enabled || !(cpu_selected(cpu) || cpu_selected(target)))
+		return pass_over(c, REC_WAKEUP_NEW);
 	current = bpf_get_current_task_btf();
 	struct rec_wakeup_new r = {
 		.type = REC_WAKEUP_NEW,
@@ -501,7 +512,7 @@ int BPF_PROG(sched_wakeup_new, struct task_struct *p)
 		.prio = p->prio,
 	};
 	if (!selected && !parent_selected)
-		return 0;
+		return pass_over(c, REC_WAKEUP_NEW);
 	send(c, cpu, REC_WAKEUP_NEW, AS_ANY(r), p, current, !r.task || !r.parent);
 	return 0;
 }
@@ -513,12 +524,12 @@ int BPF_PROG(sched_migrate_task, struct task_struct *p, int dest_cpu)
 	bool selected;
 	u32 cpu, from;
 
-	if (!control.enabled)
-		return 0;
 	c = this_cpu(&cpu);
-	from = cpu_of(p);
-	if (!c || !(cpu_selected(from) || cpu_selected(dest_cpu)))
+	if (!c)
 		return 0;
+	from = cpu_of(p);
+	if (!control.enabled || !(cpu_selected(from) || cpu_selected(dest_cpu)))
+		return pass_over(c, REC_MIGRATE);
 	struct rec_migrate r = {
 		.type = REC_MIGRATE,
 		.cpu = cpu,
@@ -528,7 +539,7 @@ int BPF_PROG(sched_migrate_task, struct task_struct *p, int dest_cpu)
 		.prio = p->prio,
 	};
 	if (!selected)
-		return 0;
+		return pass_over(c, REC_MIGRATE);
 	send(c, cpu, REC_MIGRATE, AS_ANY(r), p, NULL, !r.task);
 	return 0;
 }
@@ -549,11 +560,11 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 			bpf_map_update_elem(&pids, &tgid, &one, BPF_ANY);
 		}
 	}
-	if (!control.enabled)
-		return 0;
 	c = this_cpu(&cpu);
 	if (!c)
 		return 0;
+	if (!control.enabled)
+		return pass_over(c, REC_FORK);
 	struct rec_life r = {
 		.type = REC_FORK,
 		.cpu = cpu,
@@ -561,7 +572,7 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 		.child = id_of(child, cpu, &child_selected),
 	};
 	if (!parent_selected && !child_selected)
-		return 0;
+		return pass_over(c, REC_FORK);
 	send(c, cpu, REC_FORK, AS_ANY(r), parent, child, !r.task || !r.child);
 	return 0;
 }
@@ -580,11 +591,11 @@ int BPF_PROG(sched_process_exec, struct task_struct *p, int old_pid, struct linu
 		if (info)
 			info->announced = false;
 	}
-	if (!control.enabled)
-		return 0;
 	c = this_cpu(&cpu);
 	if (!c)
 		return 0;
+	if (!control.enabled)
+		return pass_over(c, REC_EXEC);
 	struct rec_life r = {
 		.type = REC_EXEC,
 		.cpu = cpu,
@@ -592,7 +603,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *p, int old_pid, struct linu
 		.old_tid = old_pid,
 	};
 	if (!selected)
-		return 0;
+		return pass_over(c, REC_EXEC);
 	send(c, cpu, REC_EXEC, AS_ANY(r), p, NULL, !r.task);
 	return 0;
 }
@@ -604,11 +615,11 @@ int BPF_PROG(sched_process_exit, struct task_struct *p)
 	bool selected;
 	u32 cpu;
 
-	if (!control.enabled)
-		return 0;
 	c = this_cpu(&cpu);
 	if (!c)
 		return 0;
+	if (!control.enabled)
+		return pass_over(c, REC_EXIT);
 	struct rec_life r = {
 		.type = REC_EXIT,
 		/* do_exit() has taken this thread off signal->live before the tracepoint. */
@@ -617,7 +628,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *p)
 		.task = id_of(p, cpu, &selected),
 	};
 	if (!selected)
-		return 0;
+		return pass_over(c, REC_EXIT);
 	send(c, cpu, REC_EXIT, AS_ANY(r), p, NULL, !r.task);
 	return 0;
 }
@@ -633,13 +644,13 @@ int BPF_PROG(sched_process_free, struct task_struct *p)
 		tgid = p->tgid;
 		bpf_map_delete_elem(&pids, &tgid);
 	}
-	if (!control.enabled)
-		return 0;
 	c = this_cpu(&cpu);
+	if (!c)
+		return 0;
 	/* Only lives that were spoken of: the storage itself goes with the task. */
 	info = bpf_task_storage_get(&tasks, p, 0, 0);
-	if (!c || !info || !info->announced || !info->selected)
-		return 0;
+	if (!control.enabled || !info || !info->announced || !info->selected)
+		return pass_over(c, REC_FREE);
 	struct rec_life r = {
 		.type = REC_FREE,
 		.cpu = cpu,
@@ -656,20 +667,20 @@ int BPF_PROG(task_rename, struct task_struct *p, const char *comm)
 	struct cpu_state *c;
 	u32 cpu;
 
-	info = bpf_task_storage_get(&tasks, p, 0, 0);
-	if (!info || !info->id)
-		return 0; /* not met yet: it will be announced by its new name */
-	if (!control.enabled) {
-		info->announced = false;
-		return 0;
-	}
 	c = this_cpu(&cpu);
 	if (!c)
 		return 0;
+	info = bpf_task_storage_get(&tasks, p, 0, 0);
+	if (!info || !info->id)
+		return pass_over(c, REC_RENAME); /* not met yet: it will be announced by its new name */
+	if (!control.enabled) {
+		info->announced = false;
+		return pass_over(c, REC_RENAME);
+	}
 	/* The tracepoint comes before the copy. A refused announcement is made up for at the next event. */
 	info->announced = announce(p, info->id, comm);
 	if (!info->selected)
-		return 0;
+		return pass_over(c, REC_RENAME);
 	struct rec_life r = {
 		.type = REC_RENAME,
 		.cpu = cpu,

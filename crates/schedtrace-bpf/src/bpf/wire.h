@@ -112,6 +112,8 @@ struct rec_any {
 struct rec_raw {
 	u64 a_ptr;
 	u64 b_ptr;
+	u64 a_start;
+	u64 b_start;
 	u32 a_tid;
 	u32 b_tid;
 };
@@ -155,6 +157,7 @@ struct control {
 struct cpu_state {
 	u64 emitted[REC_KINDS];
 	u64 lost[REC_KINDS];
+	u64 passed_over[REC_KINDS]; /* runs outside of the recording, or of what the filters leave out */
 	u64 loss_from; /* 0: no loss that has not been told */
 	u64 loss_until;
 	u64 preempt_count_at; /* address of this CPU's preempt_count, once it was needed */

@@ -130,7 +130,11 @@ impl CollectorBuilder {
         let selection = probes::select(&vmlinux, self.events.as_deref())?;
         let (cgroups, paths) = cgroups.iter().map(|cgroup| (cgroup.id, cgroup.path.to_string())).unzip();
         let settings = Settings {
-            cpu_numbers: topology.cpus.last().map_or(1, |info| usize::from(info.cpu.0) + 1),
+            // Not only those that are present: a CPU may be added while we record.
+            cpu_numbers: libbpf_rs::num_possible_cpus()
+                .ok()
+                .max(topology.cpus.last().map(|info| usize::from(info.cpu.0) + 1))
+                .unwrap_or(1),
             wake_bytes: (plan.ring_bytes as f64 * self.wake_at.clamp(0.0, 1.0)) as usize,
             preempt_count_from_rq: vmlinux.preempt_count_from_rq(),
             plan,
@@ -141,7 +145,9 @@ impl CollectorBuilder {
             selection: selection.clone(),
         };
         let programs = Programs::load(&settings)?;
+        let shard_of = settings.plan.shard_of(settings.cpu_numbers);
         let meta = Meta {
+            rings: programs.ring_infos(&shard_of),
             host: Host::read(Path::new("/proc"))?,
             topology,
             probes: selection.probes,
@@ -149,7 +155,6 @@ impl CollectorBuilder {
             recorder_pid: Some(std::process::id()),
             ..Meta::default()
         };
-        let shard_of = settings.plan.shard_of(settings.cpu_numbers);
         Ok(Loaded { programs, meta, shard_of, drain_interval: self.drain_interval })
     }
 

@@ -1,6 +1,6 @@
 //! From wire records to events. The only file that knows the wire's structs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
@@ -11,6 +11,7 @@ use crate::event::{
     CgroupId, Comm, Context, Cpu, Event, EventKind, Exec, Exit, Fork, Kind, Loss, LossPlace, Migrate, Nanos, ShardId,
     Snapshot, Switch, Task, TaskId, TaskState, WakeupNew, Waking,
 };
+use crate::source::Account;
 
 const _: () = assert!(Kind::COUNT == wire::KINDS);
 
@@ -31,17 +32,27 @@ pub(super) enum Decoded {
     Unreadable,
 }
 
-/// Gives ids to tasks that the kernel could not give one (no task-local storage), by pointer and thread id.
+/// Gives ids to tasks that the kernel could not give one (no task-local storage), by what tells one life from another.
 ///
 /// Shared by the shards behind a lock, which only such records and announcements take. A life that the kernel names
 /// later keeps the id it was given here for what was recorded before; both carry the same thread id and start time.
 #[derive(Debug, Default)]
 pub(super) struct Nameless(Mutex<Names>);
 
+/// One life: the task's address, its thread id, and when it was created. Address and thread id are both reused, and at
+/// times together; the creation time alone is shared with the leader's by a thread that took the leader's place at an
+/// exec (`de_thread()` in `fs/exec.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Life {
+    pointer: u64,
+    tid: u32,
+    start: u64,
+}
+
 #[derive(Debug, Default)]
 struct Names {
-    ids: HashMap<(u64, u32), TaskId>,
-    keys: HashMap<TaskId, (u64, u32)>,
+    ids: HashMap<Life, TaskId>,
+    keys: HashMap<TaskId, Life>,
     /// Ended lives, the oldest first.
     over: VecDeque<TaskId>,
     given: u32,
@@ -57,31 +68,30 @@ impl Nameless {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn id(&self, pointer: u64, tid: u32) -> TaskId {
+    fn id(&self, life: Life) -> TaskId {
         let names = &mut *self.names();
-        *names.ids.entry((pointer, tid)).or_insert_with(|| {
+        *names.ids.entry(life).or_insert_with(|| {
             let id = TaskId(Self::FIRST + names.given);
             names.given = (names.given + 1) % Self::FIRST;
-            names.keys.insert(id, (pointer, tid));
+            names.keys.insert(id, life);
             id
         })
     }
 
     /// The kernel knows the task by this id. Returns the one that was given to it here before.
-    fn name(&self, pointer: u64, tid: u32, id: TaskId) -> Option<TaskId> {
+    fn name(&self, life: Life, id: TaskId) -> Option<TaskId> {
         let names = &mut *self.names();
-        let given = names.ids.insert((pointer, tid), id).filter(|&given| given != id);
+        let given = names.ids.insert(life, id).filter(|&given| given != id);
         if let Some(given) = given {
             names.keys.remove(&given);
         }
-        if let Some(old) = names.keys.insert(id, (pointer, tid)).filter(|&old| old != (pointer, tid)) {
+        if let Some(old) = names.keys.insert(id, life).filter(|&old| old != life) {
             names.ids.remove(&old); // its thread id changed at an exec
         }
         given.filter(|given| given.0 >= Self::FIRST)
     }
 
-    /// The life is over. A shard that lags may still bring records of it, so it is remembered for a while: nobody else
-    /// has both its pointer and its thread id so soon.
+    /// The life is over. A shard that lags may still bring records of it, so it is remembered for a while.
     fn forget(&self, id: TaskId) {
         let names = &mut *self.names();
         names.over.push_back(id);
@@ -139,17 +149,19 @@ impl Decoder {
     fn resolve(&self, id: u32, second: bool, raw: Option<&wire::Raw>) -> Option<TaskId> {
         match (id, raw) {
             (0, None) => None,
-            (0, Some(raw)) if second => Some(self.nameless.id(raw.b_ptr, raw.b_tid)),
-            (0, Some(raw)) => Some(self.nameless.id(raw.a_ptr, raw.a_tid)),
+            (0, Some(raw)) => Some(self.nameless.id(match second {
+                true => Life { pointer: raw.b_ptr, tid: raw.b_tid, start: raw.b_start },
+                false => Life { pointer: raw.a_ptr, tid: raw.a_tid, start: raw.a_start },
+            })),
             (id, _) => Some(TaskId(id)),
         }
     }
 
     fn task(&self, record: &wire::TaskRecord) -> (Task, Option<Task>) {
-        let (id, given) = if record.id == 0 {
-            (self.nameless.id(record.ptr, record.tid), None)
-        } else {
-            (TaskId(record.id), self.nameless.name(record.ptr, record.tid, TaskId(record.id)))
+        let life = Life { pointer: record.ptr, tid: record.tid, start: record.start };
+        let (id, given) = match record.id {
+            0 => (self.nameless.id(life), None),
+            id => (TaskId(id), self.nameless.name(life, TaskId(id))),
         };
         let task = Task {
             id,
@@ -249,30 +261,29 @@ fn event(kind: u8, words: &[u64], id: impl Fn(u32, bool) -> Option<TaskId>) -> O
     Some(Event { ts: Nanos(ts), cpu: Cpu(cpu), kind })
 }
 
-/// The counters of all CPUs, as the kernel programs left them.
-#[derive(Debug, Default)]
+/// Per kind, a count.
+pub(super) type PerKind = [u64; Kind::COUNT];
+
+/// What the kernel programs counted on one CPU.
+#[derive(Debug)]
 pub(super) struct Counters {
-    pub(super) emitted: [u64; Kind::COUNT],
-    /// Per CPU: lost so far, and the time of what was not told yet.
-    pub(super) lost: Vec<(Cpu, [u64; Kind::COUNT], Nanos, Nanos)>,
+    pub(super) cpu: Cpu,
+    pub(super) emitted: PerKind,
+    pub(super) lost: PerKind,
+    pub(super) passed_over: PerKind,
+    /// The time of losses that were not told yet; begins at 0 where there are none.
+    pub(super) untold: (Nanos, Nanos),
 }
 
-impl Counters {
-    /// Reads the value of the map behind the `.data.cpus` section.
-    pub(super) fn read(bytes: &[u8]) -> Self {
-        let mut counters = Self::default();
-        for (cpu, chunk) in bytes.chunks_exact(size_of::<wire::CpuState>()).enumerate() {
-            let Ok(state) = wire::CpuState::read_from_bytes(chunk) else { continue };
-            for (sum, n) in counters.emitted.iter_mut().zip(state.emitted) {
-                *sum += n;
-            }
-            if state.lost.iter().any(|&n| n > 0) {
-                let (from, until) = (Nanos(state.loss_from), Nanos(state.loss_until));
-                counters.lost.push((Cpu(cpu as u16), state.lost, from, until));
-            }
-        }
-        counters
-    }
+/// Reads the value of the map behind the `.data.cpus` section.
+pub(super) fn counters(bytes: &[u8]) -> Vec<Counters> {
+    let states = bytes.chunks_exact(size_of::<wire::CpuState>()).map(wire::CpuState::read_from_bytes);
+    (0..).zip(states).filter_map(|(cpu, state)| state.ok().map(|state| (Cpu(cpu), state))).map(read_counters).collect()
+}
+
+fn read_counters((cpu, state): (Cpu, wire::CpuState)) -> Counters {
+    let wire::CpuState { emitted, lost, passed_over, loss_from, loss_until, .. } = state;
+    Counters { cpu, emitted, lost, passed_over, untold: (Nanos(loss_from), Nanos(loss_until)) }
 }
 
 /// The initial value of the `.data.cpus` section: which shard each CPU's records go to, and whether it is recorded.
@@ -293,42 +304,68 @@ pub(super) fn control(enabled: bool, preempt_count_from_rq: i64) -> Vec<u8> {
     wire::Control { enabled: enabled.into(), preempt_count_from_rq }.as_bytes().to_vec()
 }
 
-/// Turns the totals that CPUs report into losses, each told once.
+/// Keeps the books: what CPUs report as lost, each told once, and what became of all events in the end.
 #[derive(Debug)]
 pub(super) struct Ledger {
     shard_of: Vec<ShardId>,
-    told: HashMap<Cpu, [u64; Kind::COUNT]>,
+    told: HashMap<Cpu, PerKind>,
+    delivered: BTreeMap<ShardId, PerKind>,
 }
 
 impl Ledger {
     /// `shard_of` is indexed by the CPU's number.
     pub(super) fn new(shard_of: Vec<ShardId>) -> Self {
-        Self { shard_of, told: HashMap::new() }
+        Self { shard_of, told: HashMap::new(), delivered: BTreeMap::new() }
+    }
+
+    /// The ring that takes the events of a kind from a CPU.
+    fn ring(&self, kind: Kind, cpu: Cpu) -> ShardId {
+        match kind {
+            Kind::Switch | Kind::Waking | Kind::WakeupNew | Kind::Migrate => {
+                self.shard_of.get(usize::from(cpu.0)).copied().unwrap_or(ShardId(0))
+            }
+            _ => ShardId::LIFECYCLE,
+        }
+    }
+
+    /// What was read from a ring.
+    pub(super) fn delivered(&mut self, shard: ShardId, counts: &PerKind) {
+        let sums = self.delivered.entry(shard).or_default();
+        sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
     }
 
     /// What is new in these totals.
-    pub(super) fn note(
-        &mut self,
-        cpu: Cpu,
-        totals: [u64; Kind::COUNT],
-        from: Nanos,
-        until: Nanos,
-        out: &mut Vec<Loss>,
-    ) {
-        let told = self.told.entry(cpu).or_default();
-        for (kind, (&total, told)) in Kind::ALL.into_iter().zip(totals.iter().zip(told)) {
+    pub(super) fn lost(&mut self, cpu: Cpu, totals: PerKind, from: Nanos, until: Nanos, out: &mut Vec<Loss>) {
+        let mut told = *self.told.entry(cpu).or_default();
+        for (kind, (&total, told)) in Kind::ALL.into_iter().zip(totals.iter().zip(&mut told)) {
             if total > *told {
-                let shard = match kind {
-                    Kind::Switch | Kind::Waking | Kind::WakeupNew | Kind::Migrate => {
-                        self.shard_of.get(usize::from(cpu.0)).copied().unwrap_or(ShardId(0))
-                    }
-                    _ => ShardId::LIFECYCLE,
-                };
-                let count = total - *told;
-                out.push(Loss { place: LossPlace::Ring(shard), kind: Some(kind), count, from, until: until.max(from) });
+                let (place, count) = (LossPlace::Ring(self.ring(kind, cpu)), total - *told);
+                out.push(Loss { place, kind: Some(kind), count, from, until: until.max(from) });
                 *told = total;
             }
         }
+        self.told.insert(cpu, told);
+    }
+
+    /// What became of the events of these kinds.
+    pub(super) fn accounts(&self, counters: &[Counters], kinds: &[Kind]) -> Vec<Account> {
+        let mut accounts: BTreeMap<(ShardId, Kind), Account> = BTreeMap::new();
+        let empty = |shard, kind| Account { shard, kind, emitted: 0, delivered: 0, lost: 0, passed_over: 0 };
+        for counters in counters {
+            for &kind in kinds {
+                let shard = self.ring(kind, counters.cpu);
+                let account = accounts.entry((shard, kind)).or_insert_with(|| empty(shard, kind));
+                account.emitted += counters.emitted[kind as usize];
+                account.lost += counters.lost[kind as usize];
+                account.passed_over += counters.passed_over[kind as usize];
+            }
+        }
+        for (&shard, counts) in &self.delivered {
+            for (kind, &count) in Kind::ALL.into_iter().zip(counts).filter(|(_, count)| **count > 0) {
+                accounts.entry((shard, kind)).or_insert_with(|| empty(shard, kind)).delivered = count;
+            }
+        }
+        accounts.into_values().collect()
     }
 }
 
@@ -402,10 +439,10 @@ mod tests {
     #[test]
     fn a_task_without_id_is_known_by_pointer_and_tid() {
         let decoder = decoder();
-        let raw = |prev_ptr, prev_tid| {
+        let raw = |prev_ptr, prev_tid, start| {
             let record =
                 wire::Switch { r#type: rec_type::SWITCH, flags: wire::RAW, prev: 0, next: 3, ..Default::default() };
-            let names = wire::Raw { a_ptr: prev_ptr, a_tid: prev_tid, ..Default::default() };
+            let names = wire::Raw { a_ptr: prev_ptr, a_tid: prev_tid, a_start: start, ..Default::default() };
             let mut words_ = words(&record);
             words_.extend(words(&names));
             match decoder.decode(&words_) {
@@ -413,18 +450,20 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let first = raw(0xffff_8880_0000_1000, 10);
+        let first = raw(0xffff_8880_0000_1000, 10, 5);
         assert_ne!(first, TaskId(0));
-        assert_eq!(raw(0xffff_8880_0000_1000, 10), first);
-        assert_ne!(raw(0xffff_8880_0000_1000, 11), first, "the same structure, another life");
+        assert_eq!(raw(0xffff_8880_0000_1000, 10, 5), first);
+        assert_ne!(raw(0xffff_8880_0000_1000, 11, 5), first, "the same structure, another thread id");
+        assert_ne!(raw(0xffff_8880_0000_2000, 10, 5), first, "the same thread id, another structure");
+        assert_ne!(raw(0xffff_8880_0000_1000, 10, 6), first, "both reused, created later");
         // Once the kernel has named it, its own id is used.
         let named =
             wire::TaskRecord { r#type: rec_type::TASK, id: 9, ptr: 0x2000, tid: 12, tgid: 42, ..Default::default() };
         let Decoded::Task(task, None) = decoder.decode(&words(&named)) else { panic!("not a task") };
         assert!(task.recorder, "a thread of process 42");
-        assert_eq!(raw(0x2000, 12), TaskId(9));
+        assert_eq!(raw(0x2000, 12, 0), TaskId(9));
         // One that had been given an id before is announced under both.
-        let named = wire::TaskRecord { id: 10, ptr: 0xffff_8880_0000_1000, tid: 10, ..named };
+        let named = wire::TaskRecord { id: 10, ptr: 0xffff_8880_0000_1000, tid: 10, start: 5, ..named };
         let Decoded::Task(task, Some(before)) = decoder.decode(&words(&named)) else { panic!("not a task") };
         assert_eq!((task.id, before.id, before.tid), (TaskId(10), first, 10));
     }
@@ -432,14 +471,15 @@ mod tests {
     #[test]
     fn a_life_that_is_over_is_known_until_the_shards_have_caught_up() {
         let nameless = Nameless::default();
-        nameless.name(0x1000, 7, TaskId(3));
+        let life = |tid| Life { pointer: 0x1000, tid, start: 1 };
+        nameless.name(life(7), TaskId(3));
         nameless.forget(TaskId(3));
-        assert_eq!(nameless.id(0x1000, 7), TaskId(3));
+        assert_eq!(nameless.id(life(7)), TaskId(3));
         for n in 0..Nameless::REMEMBERED as u32 {
-            nameless.name(0x2000, 100 + n, TaskId(10 + n));
+            nameless.name(life(100 + n), TaskId(10 + n));
             nameless.forget(TaskId(10 + n));
         }
-        assert_ne!(nameless.id(0x1000, 7), TaskId(3), "and not for ever");
+        assert_ne!(nameless.id(life(7)), TaskId(3), "and not for ever");
     }
 
     #[test]
@@ -449,10 +489,10 @@ mod tests {
         totals[Kind::Switch as usize] = 10;
         totals[Kind::Identity as usize] = 2;
         let mut out = Vec::new();
-        ledger.note(Cpu(1), totals, Nanos(5), Nanos(6), &mut out);
-        ledger.note(Cpu(1), totals, Nanos(7), Nanos(8), &mut out);
+        ledger.lost(Cpu(1), totals, Nanos(5), Nanos(6), &mut out);
+        ledger.lost(Cpu(1), totals, Nanos(7), Nanos(8), &mut out);
         totals[Kind::Switch as usize] = 11;
-        ledger.note(Cpu(1), totals, Nanos(9), Nanos(9), &mut out);
+        ledger.lost(Cpu(1), totals, Nanos(9), Nanos(9), &mut out);
         let told: Vec<_> = out.iter().map(|l| (l.place.clone(), l.kind, l.count)).collect();
         assert_eq!(
             told,
@@ -462,6 +502,40 @@ mod tests {
                 (LossPlace::Ring(ShardId(5)), Some(Kind::Switch), 1),
             ]
         );
+    }
+
+    #[test]
+    fn the_books_say_what_became_of_each_kind_in_each_ring() {
+        let mut ledger = Ledger::new(vec![ShardId(0), ShardId(5)]);
+        let of = |kind: Kind, n| {
+            let mut counts = [0; Kind::COUNT];
+            counts[kind as usize] = n;
+            counts
+        };
+        ledger.delivered(ShardId(5), &of(Kind::Switch, 6));
+        ledger.delivered(ShardId(5), &of(Kind::Switch, 1));
+        ledger.delivered(ShardId::LIFECYCLE, &of(Kind::Fork, 2));
+        let cpu = |cpu, emitted, lost| Counters {
+            cpu: Cpu(cpu),
+            emitted,
+            lost,
+            passed_over: of(Kind::Fork, 1),
+            untold: Default::default(),
+        };
+        let counters =
+            [cpu(0, of(Kind::Fork, 1), of(Kind::Fork, 0)), cpu(1, of(Kind::Switch, 10), of(Kind::Switch, 3))];
+        let accounts = ledger.accounts(&counters, &[Kind::Switch, Kind::Fork]);
+        let rows: Vec<_> =
+            accounts.iter().map(|a| (a.shard, a.kind, a.emitted, a.delivered, a.lost, a.passed_over)).collect();
+        assert_eq!(
+            rows,
+            [
+                (ShardId(0), Kind::Switch, 0, 0, 0, 0),
+                (ShardId(5), Kind::Switch, 10, 7, 3, 0),
+                (ShardId::LIFECYCLE, Kind::Fork, 1, 2, 0, 2),
+            ]
+        );
+        assert_eq!(accounts.iter().map(Account::unaccounted).collect::<Vec<_>>(), [0, 0, -1]);
     }
 
     proptest! {

@@ -9,12 +9,13 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{ErrorKind, Iter, Link, MapCore, MapFlags, MapHandle, MapType, PrintLevel};
 use schedtrace_bpf::{OpenSchedSkel, SchedSkel, SchedSkelBuilder};
 
-use super::decode::{self, Counters};
+use super::decode::{self, Counters, PerKind};
 use super::probes::{SELECTABLE, Selection};
 use super::ring::Ring;
 use super::shards::Plan;
 use crate::error::{Error, Result};
 use crate::event::{CgroupId, Cpu, Kind, ShardId};
+use crate::source::RingInfo;
 
 /// The program of a selectable kind, borrowed as the tokens before `progs` say.
 macro_rules! program {
@@ -198,22 +199,38 @@ impl Programs {
     }
 
     /// What the programs counted so far.
-    pub(super) fn counters(&self) -> Result<Counters> {
+    pub(super) fn counters(&self) -> Result<Vec<Counters>> {
         const STEP: &str = "reading the counters";
         let value = self.skel.maps.data_cpus.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(refused(STEP))?;
-        Ok(Counters::read(&value.unwrap_or_default()))
+        Ok(decode::counters(&value.unwrap_or_default()))
     }
 
-    /// How often each program was skipped because it would have nested in itself: `recursion_misses` of its fdinfo.
-    pub(super) fn nested(&self) -> [u64; Kind::COUNT] {
+    /// How often each program was skipped because it would have nested in itself: `recursion_misses` of its fdinfo
+    /// (`bpf_prog_show_fdinfo()` in `kernel/bpf/syscall.c`). None where the kernel does not say.
+    pub(super) fn nested(&self) -> Option<PerKind> {
         let mut nested = [0; Kind::COUNT];
         for &kind in &self.programs {
             let fd = program!([&] self.skel.progs, kind).as_fd().as_raw_fd();
-            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
-            let misses = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
-            nested[kind as usize] = misses.and_then(|n| n.trim().parse().ok()).unwrap_or(0);
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let misses = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+            nested[kind as usize] = misses.trim().parse().ok()?;
         }
-        nested
+        Some(nested)
+    }
+
+    /// The kinds whose programs are loaded, whether their events are recorded or not.
+    pub(super) fn kinds(&self) -> &[Kind] {
+        &self.programs
+    }
+
+    /// The rings and the CPUs that share each.
+    pub(super) fn ring_infos(&self, shard_of: &[ShardId]) -> Vec<RingInfo> {
+        let cpus_of = |shard| (0..).map(Cpu).zip(shard_of).filter(move |(_, of)| **of == shard).map(|(cpu, _)| cpu);
+        let shards = (0..self.rings.len()).map(|shard| ShardId(shard as u16));
+        let shards =
+            shards.map(|shard| RingInfo { shard, cpus: cpus_of(shard).collect(), bytes: self.ring_bytes as u64 });
+        let lifecycle = RingInfo { shard: ShardId::LIFECYCLE, cpus: Vec::new(), bytes: self.lifecycle_bytes as u64 };
+        shards.chain([lifecycle]).collect()
     }
 }
 

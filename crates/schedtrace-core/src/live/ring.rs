@@ -21,6 +21,17 @@ pub(super) const MAX_WORDS: usize = 20;
 /// Space is given back to the kernel after this many bytes, not after each record.
 const RELEASE_EVERY: u64 = 64 * 1024;
 
+/// Why a ring was not read any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// Everything that was asked for was read.
+    All,
+    /// As many records as were asked for.
+    Most,
+    /// The next record is not committed yet.
+    Busy,
+}
+
 /// The consumer's end of one ring.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -72,22 +83,26 @@ impl Ring {
         unsafe { self.producer.cast::<AtomicU64>().as_ref() }.load(Ordering::Acquire)
     }
 
-    /// Hands over each record before `until`, as words. Returns false if it met one that is not committed yet;
-    /// those behind it wait for the next call.
-    pub(super) fn drain(&mut self, until: u64, mut record: impl FnMut(&[u64])) -> bool {
+    /// Hands over each record before `until`, as words, but no more than `most` of them.
+    pub(super) fn drain(&mut self, until: u64, most: usize, mut record: impl FnMut(&[u64])) -> Drained {
         let mut words = [0; MAX_WORDS];
         let mut released = self.position;
-        let complete = loop {
+        let mut left = most;
+        let drained = loop {
             if self.position >= until {
-                break true;
+                break Drained::All;
             }
+            if left == 0 {
+                break Drained::Most;
+            }
+            left -= 1;
             let offset = (self.position & (self.size as u64 - 1)) as usize;
             // SAFETY: `offset` is below `size` and a multiple of 8, so the header lies in the first copy of the data,
             // which begins one page behind the producer's page.
             let header = unsafe { self.producer.add(self.page + offset).cast::<AtomicU32>().as_ref() };
             let length = header.load(Ordering::Acquire);
             if length & BUSY != 0 {
-                break false;
+                break Drained::Busy;
             }
             let bytes = u64::from(length & !DISCARD);
             if length & DISCARD == 0 {
@@ -108,7 +123,7 @@ impl Ring {
             }
         };
         self.release();
-        complete
+        drained
     }
 
     fn release(&self) {

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use hashbrown::{HashMap, HashSet};
 
 use super::builder::{CollectorBuilder, Loaded};
-use super::decode::{Decoder, Ledger, Nameless};
+use super::decode::{Counters, Decoder, Ledger, Nameless, PerKind};
 use super::kernel::Programs;
 use super::shard::{Chunk, Finish, Shard, now};
 use crate::error::{Error, Result};
@@ -22,6 +22,8 @@ use crate::system::{Cgroups, ClockSnapshot};
 /// How many chunks may wait for the merge. A slow consumer is felt by the shards after this many each, and then by the
 /// rings, which count what they lose.
 const CHUNKS_PER_SHARD: usize = 2;
+/// About how many events a batch has at most: so that a queue of batches takes bounded memory (1 MiB each).
+const EVENTS_PER_BATCH: usize = 1 << 15;
 /// How often `poll` looks whether it was told to stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// How often the kernel is asked which programs it skipped because they would have nested.
@@ -105,46 +107,47 @@ impl Collector {
         Ok(())
     }
 
-    /// Takes one chunk in; a batch if time has come on by it.
-    fn take(&mut self, chunk: Chunk) -> Option<Batch> {
-        let Chunk { shard, until, events, tasks, lost, full } = chunk;
+    /// Takes one chunk in.
+    fn take(&mut self, chunk: Chunk) {
+        let Chunk { shard, until, events, tasks, lost, full, delivered } = chunk;
         self.held.tasks.extend(tasks);
         self.held.lost.extend(lost);
+        self.ledger.delivered(shard, &delivered);
         for ring in full {
-            self.ledger.note(ring.cpu, ring.totals, ring.from, ring.until, &mut self.held.lost);
+            self.ledger.lost(ring.cpu, ring.totals, ring.from, ring.until, &mut self.held.lost);
         }
         self.merge.push(shard, events, until);
+    }
+
+    /// The next batch, if time has come on.
+    fn batch(&mut self) -> Option<Batch> {
         let mut batch = Batch::default();
-        batch.until = self.merge.drain(&mut batch.events, &mut batch.late)?;
-        self.until = batch.until;
-        self.nested.check(&self.programs, NESTED_CHECK, &mut self.held.lost);
+        batch.until = self.merge.drain_at_most(EVENTS_PER_BATCH, &mut batch.events, &mut batch.late)?;
+        self.nested.check(NESTED_CHECK, || self.programs.nested(), &mut self.held.lost);
+        let last = batch.until == Nanos::MAX;
         self.held.release(&mut batch);
+        if last {
+            // The rings were read until after the end, so time may have come further than it.
+            batch.until = self.meta.ended.unwrap_or_else(now).max(self.until);
+        }
+        self.until = batch.until;
         Some(batch)
     }
 
-    /// Every ring was read to its end: what is left, with what only the counters know.
-    fn last_batch(&mut self) -> Result<Batch> {
+    /// Every ring was read to its end: adds what only the counters know.
+    fn settle(&mut self) -> Result<()> {
         self.shards.join()?;
-        let ended = self.meta.ended.unwrap_or_else(now);
         let counters = self.programs.counters()?;
-        for (cpu, totals, from, until) in counters.lost {
+        for Counters { cpu, lost, untold: (from, until), .. } in &counters {
             // What was told already has its time set to 0.
-            let from = if from == Nanos::ZERO { self.meta.started } else { from };
-            self.ledger.note(cpu, totals, from, until, &mut self.held.lost);
+            let from = if *from == Nanos::ZERO { self.meta.started } else { *from };
+            self.ledger.lost(*cpu, *lost, from, *until, &mut self.held.lost);
         }
-        self.nested.check(&self.programs, Nanos::ZERO, &mut self.held.lost);
-        let kinds = self.meta.probes.iter().filter(|probe| probe.on).map(|probe| probe.kind).chain([Kind::Identity]);
-        self.meta.emitted = kinds.map(|kind| (kind, counters.emitted[kind as usize])).collect();
-        let mut batch = Batch::default();
-        for &shard in &self.shards.ids {
-            self.merge.close(shard);
-        }
-        self.merge.drain(&mut batch.events, &mut batch.late);
-        batch.until = Nanos::MAX;
-        self.held.release(&mut batch);
-        // The rings were read until after the end, so time may have come further than it.
-        batch.until = ended.max(self.until);
-        Ok(batch)
+        self.nested.check(Nanos::ZERO, || self.programs.nested(), &mut self.held.lost);
+        let kinds: Vec<_> = self.programs.kinds().iter().copied().chain([Kind::Identity]).collect();
+        self.meta.accounts = self.ledger.accounts(&counters, &kinds);
+        self.shards.ids.iter().for_each(|&shard| self.merge.close(shard));
+        Ok(())
     }
 }
 
@@ -154,10 +157,13 @@ impl Source for Collector {
     }
 
     fn poll(&mut self, deadline: Instant) -> Result<Poll> {
-        if self.phase == Phase::Ended {
-            return Ok(Poll::End);
-        }
         loop {
+            if let Some(batch) = self.batch() {
+                return Ok(Poll::Batch(batch));
+            }
+            if self.phase == Phase::Ended {
+                return Ok(Poll::End);
+            }
             if self.phase == Phase::Running {
                 if self.stop.load(Ordering::Acquire) {
                     self.detach()?;
@@ -167,16 +173,12 @@ impl Source for Collector {
                 }
             }
             match self.shards.chunks.recv_deadline(deadline.min(Instant::now() + STOP_CHECK)) {
-                Ok(chunk) => {
-                    if let Some(batch) = self.take(chunk) {
-                        return Ok(Poll::Batch(batch));
-                    }
-                }
+                Ok(chunk) => self.take(chunk),
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => return Ok(Poll::Idle),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     self.phase = Phase::Ended;
-                    return self.last_batch().map(Poll::Batch);
+                    self.settle()?;
                 }
             }
         }
@@ -268,17 +270,18 @@ impl Held {
 /// Runs of programs that the kernel skipped, because they would have interrupted themselves.
 #[derive(Debug)]
 struct Nested {
-    told: [u64; Kind::COUNT],
+    told: PerKind,
     since: Nanos,
 }
 
 impl Nested {
-    fn check(&mut self, programs: &Programs, interval: Nanos, out: &mut Vec<Loss>) {
+    /// Asks for the totals if the last answer is so old, and tells what is new.
+    fn check(&mut self, interval: Nanos, totals: impl FnOnce() -> Option<PerKind>, out: &mut Vec<Loss>) {
         let now = now();
         if now - self.since < interval {
             return;
         }
-        let totals = programs.nested();
+        let Some(totals) = totals() else { return };
         for (kind, (&total, told)) in Kind::ALL.into_iter().zip(totals.iter().zip(&mut self.told)) {
             if total > *told {
                 let count = total - *told;
@@ -304,6 +307,12 @@ pub(super) fn start(loaded: Loaded) -> Result<Collector> {
         let note = "this kernel does not say whether a waking came from an interrupt: its waker is the current task";
         for probe in meta.probes.iter_mut().filter(|probe| probe.kind == Kind::Waking && probe.on) {
             probe.why = Some(note.into());
+        }
+    }
+    if programs.nested().is_none() {
+        let note = "the kernel does not say how often it skipped the program: such a loss would go unseen";
+        for probe in meta.probes.iter_mut().filter(|probe| probe.on) {
+            probe.why.get_or_insert_with(|| note.into());
         }
     }
     programs.attach()?;
@@ -392,6 +401,24 @@ mod tests {
         found.sort_unstable();
         assert_eq!(found, [20, 30, 40]);
         assert!(descendants(&tasks, &[]).is_empty());
+    }
+
+    #[test]
+    fn skipped_runs_are_told_once_with_their_time() {
+        let mut nested = Nested { told: [0; Kind::COUNT], since: Nanos(5) };
+        let mut totals = [0; Kind::COUNT];
+        totals[Kind::Waking as usize] = 3;
+        let mut out = Vec::new();
+        nested.check(Nanos::MAX, || unreachable!("it was asked a moment ago"), &mut out);
+        nested.check(Nanos::ZERO, || None, &mut out);
+        nested.check(Nanos::ZERO, || Some(totals), &mut out);
+        let told_until = nested.since;
+        nested.check(Nanos::ZERO, || Some(totals), &mut out);
+        totals[Kind::Waking as usize] = 4;
+        nested.check(Nanos::ZERO, || Some(totals), &mut out);
+        let told: Vec<_> = out.iter().map(|l| (l.place.clone(), l.kind, l.count)).collect();
+        assert_eq!(told, [(LossPlace::Nested, Some(Kind::Waking), 3), (LossPlace::Nested, Some(Kind::Waking), 1)]);
+        assert!(out[0].from == Nanos(5) && out[0].until == told_until && out[1].from >= told_until);
     }
 
     #[test]

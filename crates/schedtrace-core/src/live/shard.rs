@@ -9,8 +9,8 @@ use crossbeam_channel::Sender;
 use rustix::event::epoll;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::decode::{Decoded, Decoder};
-use super::ring::Ring;
+use super::decode::{Decoded, Decoder, PerKind};
+use super::ring::{Drained, Ring};
 use crate::event::{Cpu, Event, Kind, Loss, LossPlace, Nanos, ShardId, Task};
 
 /// What a shard delivers at a time.
@@ -23,7 +23,12 @@ pub(super) struct Chunk {
     pub(super) tasks: Vec<Task>,
     pub(super) lost: Vec<Loss>,
     pub(super) full: Vec<FullRing>,
+    /// Records that were read, per kind.
+    pub(super) delivered: PerKind,
 }
+
+/// The most records of a chunk: what a full ring holds comes in pieces, so that memory stays bounded.
+const RECORDS_PER_CHUNK: usize = 1 << 15;
 
 /// A CPU tells that its ring was full.
 #[derive(Debug)]
@@ -31,7 +36,7 @@ pub(super) struct FullRing {
     pub(super) cpu: Cpu,
     pub(super) from: Nanos,
     pub(super) until: Nanos,
-    pub(super) totals: [u64; Kind::COUNT],
+    pub(super) totals: PerKind,
 }
 
 /// Tells all shards to read what is left and to end.
@@ -85,24 +90,38 @@ impl Shard {
             // The clock comes before the position: a record that is older than the clock was reserved before it.
             let clock = now();
             let producer = self.ring.producer_position();
-            let decoder = &self.decoder;
-            let complete = self.ring.drain(producer, |words| take(decoder, words, clock, &mut chunk));
-            if complete {
-                chunk.until = clock - SLACK;
+            loop {
+                let decoder = &self.decoder;
+                let room = RECORDS_PER_CHUNK.saturating_sub(chunk.events.len()).max(1);
+                let drained = self.ring.drain(producer, room, |words| take(decoder, words, clock, &mut chunk));
+                match drained {
+                    Drained::All => chunk.until = clock - SLACK,
+                    // Time has come no further: what is older than the clock may still be in the ring.
+                    Drained::Most => {}
+                    Drained::Busy if finishing => {
+                        std::thread::yield_now();
+                        continue;
+                    }
+                    Drained::Busy => break,
+                }
                 let fresh = self.chunk_like(&chunk);
-                if chunks.send(std::mem::replace(&mut chunk, fresh)).is_err() || finishing {
+                if chunks.send(std::mem::replace(&mut chunk, fresh)).is_err() {
                     return Ok(());
                 }
+                if drained == Drained::All {
+                    break;
+                }
             }
-            if complete || !finishing {
-                self.wait(&epoll);
+            if finishing {
+                return Ok(());
             }
+            self.wait(&epoll);
         }
     }
 
     fn chunk(&self) -> Chunk {
         let (events, tasks, lost, full) = Default::default();
-        Chunk { shard: self.id, until: Nanos::ZERO, events, tasks, lost, full }
+        Chunk { shard: self.id, until: Nanos::ZERO, events, tasks, lost, full, delivered: [0; Kind::COUNT] }
     }
 
     /// An empty chunk with room for as many events as came last.
@@ -138,8 +157,14 @@ impl Shard {
 
 fn take(decoder: &Decoder, words: &[u64], clock: Nanos, chunk: &mut Chunk) {
     match decoder.decode(words) {
-        Decoded::Event(event) => chunk.events.push(event),
-        Decoded::Task(task, given) => chunk.tasks.extend(given.into_iter().chain([task])),
+        Decoded::Event(event) => {
+            chunk.delivered[event.kind.kind() as usize] += 1;
+            chunk.events.push(event);
+        }
+        Decoded::Task(task, given) => {
+            chunk.delivered[Kind::Identity as usize] += 1;
+            chunk.tasks.extend(given.into_iter().chain([task]));
+        }
         Decoded::Loss { cpu, from, until, totals } => chunk.full.push(FullRing { cpu, from, until, totals }),
         Decoded::Unreadable => {
             let place = LossPlace::Decode(chunk.shard);
