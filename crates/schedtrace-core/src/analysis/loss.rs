@@ -5,70 +5,136 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Serialize;
 
 use super::tasks::clean;
-use crate::event::{Batch, Kind, Loss, LossPlace, Nanos};
+use crate::event::{Batch, Cpu, Kind, Loss, LossPlace, Nanos, ShardId};
+use crate::source::Meta;
 
 /// So many stretches are remembered.
 const MAX_STRETCHES: usize = 1 << 10;
+/// The CPUs of so many rings are told apart.
+const MAX_RINGS: usize = 1 << 10;
 /// So many places and kinds are told apart.
 const MAX_ROWS: usize = 1 << 8;
 /// The longest name of a place that is kept, in bytes.
 const MAX_PLACE: usize = 64;
 
-/// The stretches of time in which switches or wakeups are known to be missing.
+/// Stretches of time, joined where they touch.
 #[derive(Debug, Default)]
-pub(super) struct Doubt {
+struct Stretches {
     /// Disjoint and sorted, both ends included.
-    stretches: VecDeque<(Nanos, Nanos)>,
+    known: VecDeque<(Nanos, Nanos)>,
     /// Stretches that ended before are forgotten.
     forgotten: Option<Nanos>,
-    /// Whether who ran at the start may be missing.
-    snapshot: bool,
 }
 
-impl Doubt {
-    pub(super) fn read(&mut self, batch: &Batch) {
-        for loss in &batch.lost {
-            self.snapshot |= matches!(loss.kind, None | Some(Kind::Snapshot));
-            if loss.kind.is_none_or(decisive) && loss.count > 0 {
-                self.add(loss.from.min(loss.until), loss.until);
-            }
-        }
-        for event in &batch.late {
-            if decisive(event.kind.kind()) {
-                self.add(event.ts, event.ts);
-            }
-        }
-    }
-
+impl Stretches {
     fn add(&mut self, mut from: Nanos, mut until: Nanos) {
-        let first = self.stretches.partition_point(|stretch| stretch.1 < from);
-        let after = self.stretches.partition_point(|stretch| stretch.0 <= until);
-        for &(a, b) in self.stretches.range(first..after.max(first)) {
+        let first = self.known.partition_point(|stretch| stretch.1 < from);
+        let after = self.known.partition_point(|stretch| stretch.0 <= until);
+        for &(a, b) in self.known.range(first..after.max(first)) {
             from = from.min(a);
             until = until.max(b);
         }
-        self.stretches.drain(first..after.max(first));
-        self.stretches.insert(first, (from, until));
-        if self.stretches.len() > MAX_STRETCHES
-            && let Some((_, until)) = self.stretches.pop_front()
+        self.known.drain(first..after.max(first));
+        self.known.insert(first, (from, until));
+        if self.known.len() > MAX_STRETCHES
+            && let Some((_, until)) = self.known.pop_front()
         {
             self.forgotten = self.forgotten.max(Some(until));
         }
     }
 
-    /// Whether something is missing between these times, or might be for all that is remembered.
-    pub(super) fn touches(&self, from: Nanos, until: Nanos) -> bool {
+    /// Whether one lies between these times, or might for all that is remembered.
+    fn touch(&self, from: Nanos, until: Nanos) -> bool {
         if self.forgotten.is_some_and(|end| from <= end) {
             return true;
         }
-        match self.stretches.back() {
+        match self.known.back() {
             None => false,
             Some(last) if last.1 < from => false,
             Some(_) => {
-                let first = self.stretches.partition_point(|stretch| stretch.1 < from);
-                self.stretches.get(first).is_some_and(|stretch| stretch.0 <= until)
+                let first = self.known.partition_point(|stretch| stretch.1 < from);
+                self.known.get(first).is_some_and(|stretch| stretch.0 <= until)
             }
         }
+    }
+}
+
+/// What cannot be trusted, and when, because events are known to be missing.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    /// Switches or wakeups are missing on some CPU. A wait is in doubt whatever CPU that is: meanwhile the task may have
+    /// run there, and come back.
+    waits: Stretches,
+    /// Switches are missing on the CPUs of a ring. Who had another CPU is known all the same.
+    runs: BTreeMap<ShardId, Stretches>,
+    /// Switches are missing, on any CPU.
+    runs_anywhere: Stretches,
+    /// By the CPU's number.
+    ring_of: Vec<Option<ShardId>>,
+    /// Whether who ran at the start may be missing.
+    snapshot: bool,
+}
+
+impl Doubt {
+    /// Takes from the setting which CPUs share a ring.
+    pub(super) fn begin(&mut self, meta: &Meta) {
+        for ring in meta.rings.iter().take(MAX_RINGS) {
+            for cpu in ring.cpus.iter().map(|cpu| usize::from(cpu.0)) {
+                if self.ring_of.len() <= cpu {
+                    self.ring_of.resize(cpu + 1, None);
+                }
+                self.ring_of[cpu] = Some(ring.shard);
+            }
+        }
+    }
+
+    pub(super) fn read(&mut self, batch: &Batch) {
+        for loss in &batch.lost {
+            self.snapshot |= matches!(loss.kind, None | Some(Kind::Snapshot));
+            let (from, until) = (loss.from.min(loss.until), loss.until);
+            if loss.kind.is_none_or(decisive) && loss.count > 0 {
+                self.waits.add(from, until);
+                if matches!(loss.kind, None | Some(Kind::Switch)) {
+                    let ring = match loss.place {
+                        LossPlace::Ring(ring) | LossPlace::Decode(ring) => Some(ring),
+                        _ => None,
+                    };
+                    self.runs_of(ring).add(from, until);
+                }
+            }
+        }
+        for event in &batch.late {
+            let kind = event.kind.kind();
+            if decisive(kind) {
+                self.waits.add(event.ts, event.ts);
+                if kind == Kind::Switch {
+                    let ring = self.ring(event.cpu);
+                    self.runs_of(ring).add(event.ts, event.ts);
+                }
+            }
+        }
+    }
+
+    fn ring(&self, cpu: Cpu) -> Option<ShardId> {
+        self.ring_of.get(usize::from(cpu.0)).copied().flatten()
+    }
+
+    fn runs_of(&mut self, ring: Option<ShardId>) -> &mut Stretches {
+        match ring {
+            Some(ring) if self.ring_of.contains(&Some(ring)) => self.runs.entry(ring).or_default(),
+            _ => &mut self.runs_anywhere,
+        }
+    }
+
+    /// Whether a wait between these times cannot be trusted.
+    pub(super) fn of_wait(&self, from: Nanos, until: Nanos) -> bool {
+        self.waits.touch(from, until)
+    }
+
+    /// Whether who had this CPU between these times cannot be trusted.
+    pub(super) fn of_run(&self, cpu: Cpu, from: Nanos, until: Nanos) -> bool {
+        let here = self.ring(cpu).and_then(|ring| self.runs.get(&ring));
+        here.is_some_and(|stretches| stretches.touch(from, until)) || self.runs_anywhere.touch(from, until)
     }
 
     /// Whether who ran at the start may be missing.
@@ -176,7 +242,7 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::ShardId;
+    use crate::source::RingInfo;
     use proptest::prelude::*;
 
     fn loss(from: u64, until: u64) -> Loss {
@@ -195,9 +261,11 @@ mod tests {
             doubt.read(&Batch { lost, ..Batch::default() });
             for (from, length) in asked {
                 let truth = stretches.iter().any(|&(a, b)| a <= from + length && from <= a + b);
-                prop_assert_eq!(doubt.touches(Nanos(from), Nanos(from + length)), truth);
+                prop_assert_eq!(doubt.of_wait(Nanos(from), Nanos(from + length)), truth);
+                prop_assert_eq!(doubt.of_run(Cpu(9), Nanos(from), Nanos(from + length)), truth, "no ring is known");
             }
-            prop_assert!(doubt.stretches.iter().zip(doubt.stretches.iter().skip(1)).all(|(a, b)| a.1 < b.0));
+            let known = &doubt.waits.known;
+            prop_assert!(known.iter().zip(known.iter().skip(1)).all(|(a, b)| a.1 < b.0));
         }
     }
 
@@ -206,10 +274,43 @@ mod tests {
         let mut doubt = Doubt::default();
         let lost = (0..2 * MAX_STRETCHES as u64).map(|n| loss(n * 10, n * 10 + 1)).collect();
         doubt.read(&Batch { lost, ..Batch::default() });
-        assert_eq!(doubt.stretches.len(), MAX_STRETCHES);
-        assert!(doubt.touches(Nanos(5), Nanos(6)));
+        assert_eq!(doubt.waits.known.len(), MAX_STRETCHES);
+        assert!(doubt.of_wait(Nanos(5), Nanos(6)));
         let last = 2 * MAX_STRETCHES as u64 * 10;
-        assert!(!doubt.touches(Nanos(last - 7), Nanos(last)));
+        assert!(!doubt.of_wait(Nanos(last - 7), Nanos(last)));
+    }
+
+    #[test]
+    fn who_had_a_cpu_is_in_doubt_only_where_its_ring_lost_switches() {
+        let mut doubt = Doubt::default();
+        let ring = |shard, cpus: &[u16]| RingInfo {
+            shard: ShardId(shard),
+            cpus: cpus.iter().copied().map(Cpu).collect(),
+            bytes: 4096,
+        };
+        doubt.begin(&Meta { rings: vec![ring(0, &[0, 7]), ring(1, &[300])], ..Meta::default() });
+        let of = |place, kind, at| Loss { place, kind, ..loss(at, at) };
+        let lost = vec![
+            of(LossPlace::Ring(ShardId(1)), Some(Kind::Switch), 10),
+            of(LossPlace::Ring(ShardId(1)), Some(Kind::Waking), 20),
+            of(LossPlace::Nested, Some(Kind::Switch), 30),
+            of(LossPlace::Ring(ShardId(5)), None, 40),
+        ];
+        let switch = crate::event::Switch {
+            prev: crate::event::TaskId(1),
+            next: crate::event::TaskId(2),
+            prev_state: crate::event::TaskState::RUNNING,
+            preempted: false,
+            prev_prio: 120,
+            next_prio: 120,
+        };
+        let kind = crate::event::EventKind::Switch(switch);
+        let late = vec![crate::event::Event { ts: Nanos(50), cpu: Cpu(7), kind }];
+        doubt.read(&Batch { lost, late, ..Batch::default() });
+        let at = |cpu, at| doubt.of_run(Cpu(cpu), Nanos(at), Nanos(at));
+        let of_runs = [10, 20, 30, 40, 50].map(|ts| (at(0, ts), at(300, ts)));
+        assert_eq!(of_runs, [(false, true), (false, false), (true, true), (true, true), (true, false)]);
+        assert!([10, 20, 30, 40, 50].into_iter().all(|ts| doubt.of_wait(Nanos(ts), Nanos(ts))));
     }
 
     #[test]

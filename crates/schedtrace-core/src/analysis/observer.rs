@@ -58,7 +58,7 @@ pub struct Span {
     pub from: Nanos,
     /// The end.
     pub until: Nanos,
-    /// Switches or wakeups are known to be missing in it.
+    /// Switches of this CPU are known to be missing in it.
     pub doubtful: bool,
 }
 

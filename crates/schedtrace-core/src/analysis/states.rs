@@ -126,6 +126,7 @@ impl States {
     pub fn begin(&mut self, meta: &Meta) {
         self.tasks.set_filters(&meta.filters);
         self.topology = meta.topology.clone();
+        self.doubt.begin(meta);
         self.only = meta.filters.cpus.clone();
         self.only.sort_unstable();
         if meta.started > Nanos::ZERO {
@@ -237,7 +238,7 @@ impl States {
     }
 
     fn span(&self, cpu: CpuRef, from: Nanos, until: Nanos) -> Span {
-        Span { cpu, from, until, doubtful: self.doubt.touches(from, until) }
+        Span { cpu, from, until, doubtful: self.doubt.of_run(cpu.cpu, from, until) }
     }
 
     fn waited<'a>(
@@ -257,7 +258,7 @@ impl States {
             segments,
             migrated: segments.len() > 1,
             end,
-            doubtful: end == WaitEnd::Unseen || self.doubt.touches(wait.from, self.now),
+            doubtful: end == WaitEnd::Unseen || self.doubt.of_wait(wait.from, self.now),
         }
     }
 

@@ -482,6 +482,81 @@ mod tests {
         assert_ne!(nameless.id(life(7)), TaskId(3), "and not for ever");
     }
 
+    /// What the records of a ring say of tasks: pointer, thread id, time of creation, and the id given by the kernel.
+    fn lives(fail_ids_every: u32, workload: impl FnOnce()) -> Vec<(Life, u32)> {
+        let loaded = crate::live::Collector::builder().fail_ids_every(fail_ids_every).load();
+        let mut programs = loaded.expect("live tests need root: run `make test` as root").programs;
+        programs.attach().unwrap();
+        programs.enable(true).unwrap();
+        workload();
+        programs.enable(false).unwrap();
+        programs.detach();
+        let (_, mut ring, _) = programs.map_rings().unwrap().pop().unwrap();
+        let mut lives = Vec::new();
+        ring.drain(ring.producer_position(), usize::MAX, |words| {
+            if words[0].as_bytes()[0] == rec_type::TASK {
+                let record: wire::TaskRecord = read(words).unwrap();
+                let life = Life { pointer: record.ptr, tid: record.tid, start: record.start };
+                lives.push((life, record.id));
+            }
+        });
+        assert!(!lives.is_empty());
+        lives
+    }
+
+    /// Short children one after the other, all with one thread id, as far as nobody else takes it.
+    fn children_of_one_tid() {
+        const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+        let mut cpu = rustix::thread::CpuSet::new();
+        cpu.set(0);
+        // On one CPU, so that a structure that is given back is the next to be taken.
+        rustix::thread::sched_setaffinity(None, &cpu).unwrap();
+        let free =
+            std::process::Command::new("/bin/true").spawn().and_then(|mut child| child.wait().map(|_| child.id()));
+        let free = free.unwrap();
+        for _ in 0..100 {
+            std::fs::write(LAST, (free - 1).to_string()).unwrap();
+            assert!(std::process::Command::new("/bin/true").status().unwrap().success());
+            // The kernel gives a task's structure back after a grace period.
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// Lives that share what `of` says with another one.
+    fn reused<K: std::hash::Hash + Eq>(lives: &[(Life, u32)], of: impl Fn(&Life) -> K) -> usize {
+        let mut sharing: HashMap<K, hashbrown::HashSet<Life>> = HashMap::new();
+        for (life, _) in lives {
+            sharing.entry(of(life)).or_default().insert(*life);
+        }
+        sharing.values().filter(|lives| lives.len() > 1).count()
+    }
+
+    #[test]
+    fn live_who_reuses_a_pointer_or_a_thread_id_is_another_life() {
+        let seen = std::thread::spawn(|| lives(0, children_of_one_tid)).join().unwrap();
+        let (pointers, tids) = (reused(&seen, |life| life.pointer), reused(&seen, |life| life.tid));
+        assert!(pointers > 0 && tids > 0, "{pointers} pointers and {tids} thread ids were reused");
+        let mut ids: HashMap<Life, u32> = HashMap::new();
+        let mut owners: HashMap<u32, Life> = HashMap::new();
+        for &(life, id) in &seen {
+            assert_eq!(*ids.entry(life).or_insert(id), id, "one life, one id: {life:?}");
+            assert_eq!(*owners.entry(id).or_insert(life), life, "one id, one life: {id}");
+        }
+    }
+
+    #[test]
+    fn live_without_storage_too() {
+        let seen = std::thread::spawn(|| lives(1, children_of_one_tid)).join().unwrap();
+        let both = reused(&seen, |life| (life.pointer, life.tid));
+        assert!(both > 0, "pointer and thread id were reused together");
+        let decoder = decoder();
+        let mut owners: HashMap<TaskId, Life> = HashMap::new();
+        for (life, id) in seen.into_iter().filter(|(_, id)| *id == 0) {
+            let given = decoder.nameless.id(life);
+            assert_eq!(*owners.entry(given).or_insert(life), life, "one id, one life: {given:?}, and {id} on the wire");
+        }
+    }
+
     #[test]
     fn losses_are_told_once() {
         let mut ledger = Ledger::new(vec![ShardId(0), ShardId(5)]);
