@@ -156,7 +156,7 @@ impl Sink for Slow {
 #[test]
 fn a_slow_view_drops_events_and_is_told() {
     let given = batches(20);
-    let (open, gate) = mpsc::channel();
+    let (open, gate) = mpsc::sync_channel(1);
     let mut open = Some(open);
     let mut queue = given.clone().into_iter();
     let mut source = polled(|_| {
