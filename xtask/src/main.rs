@@ -1,9 +1,10 @@
 //! Chores of this repository: `cargo run -p xtask -- house` checks the rules of the house, `-- bpf` rebuilds the
-//! BPF objects.
+//! BPF objects, `-- mistakes` puts known mistakes back and sees their tests fail.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks through its output")]
 
 mod bpf;
 mod house;
+mod mistakes;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,14 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Put each known mistake back into a copy, and see the test that guards against it fail. Needs root.
+    Mistakes {
+        /// Run no test; only see that each can still be put back.
+        #[arg(long)]
+        check: bool,
+        /// Only those whose file name contains this.
+        only: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -37,6 +46,7 @@ fn main() -> ExitCode {
         Chore::House { picture: true } => house::print_picture(),
         Chore::House { picture: false } => house::check(),
         Chore::Bpf { check } => bpf::run(check),
+        Chore::Mistakes { check, only } => mistakes::run(check, only.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -59,6 +59,41 @@ fn live_wakers_are_the_thread_or_the_interrupt() {
 }
 
 #[test]
+fn live_a_remote_waker_is_the_thread_that_woke() {
+    if thread::available_parallelism().unwrap().get() < 2 {
+        println!("one CPU: there is no remote one");
+        return;
+    }
+    let (recorded, (wakers, sleeper)) = record(Collector::builder(), || {
+        // The sleeper's CPU is idle, so that the kernel leaves the rest of the wakeup to it (`ttwu_queue_wakelist()`).
+        let (mut read, mut write) = std::io::pipe().unwrap();
+        let sleeper = thread::spawn(move || {
+            support::pin(1);
+            let tid = truth().tid;
+            while std::io::Read::read(&mut read, &mut [0]).unwrap() > 0 {}
+            tid
+        });
+        let waker = thread::spawn(move || {
+            support::pin(0);
+            let tid = truth().tid;
+            for _ in 0..100 {
+                thread::sleep(Duration::from_millis(1));
+                write.write_all(&[1]).unwrap();
+            }
+            tid
+        });
+        (waker.join().unwrap(), sleeper.join().unwrap())
+    });
+    let (waker, sleeper) = (recorded.ids(wakers)[0], recorded.ids(sleeper)[0]);
+    let remote = recorded.events.iter().filter_map(|event| match event.kind {
+        EventKind::Waking(waking) if waking.task == sleeper && waking.prev_cpu == Cpu(1) => Some((event.cpu, waking)),
+        _ => None,
+    });
+    let by_waker = remote.filter(|(cpu, waking)| *cpu == Cpu(0) && waking.waker() == Waker::Task(waker)).count();
+    assert!(by_waker >= 90, "{by_waker} of 100 wakeups of CPU 1 by the thread on CPU 0");
+}
+
+#[test]
 fn live_a_process_is_followed_from_fork_to_free() {
     let (recorded, pid) = record(Collector::builder(), || {
         let mut child = Command::new("/bin/sleep").arg("0.05").spawn().unwrap();

@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
 use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
 use schedtrace_core::{
     Batch, Error, EventKind, Kind, LossPlace, Meta, OnFull, Pipeline, Result, ShardId, Sink, Source,
@@ -225,14 +224,9 @@ fn storm() {
     let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
         for cpu in cpus {
-            let pin = move || {
-                let mut set = CpuSet::new();
-                set.set(cpu);
-                sched_setaffinity(None, &set).unwrap();
-            };
             for _ in 0..6 {
                 scope.spawn(move || {
-                    pin();
+                    support::pin(cpu);
                     while !stop.load(Ordering::Relaxed) {
                         thread::sleep(Duration::from_micros(20));
                     }
@@ -242,13 +236,13 @@ fn storm() {
             receiver.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
             let address = receiver.local_addr().unwrap();
             scope.spawn(move || {
-                pin();
+                support::pin(cpu);
                 while !stop.load(Ordering::Relaxed) {
                     let _ = receiver.recv(&mut [0; 8]);
                 }
             });
             scope.spawn(move || {
-                pin();
+                support::pin(cpu);
                 let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
                 while !stop.load(Ordering::Relaxed) {
                     let _ = sender.send_to(&[1], address);

@@ -216,6 +216,13 @@ pub(crate) fn assert_switches(recorded: &Recorded, truth: Truth) {
     assert_eq!(counted, (truth.voluntary, truth.involuntary), "switches of {truth:?}, by (voluntary, involuntary)");
 }
 
+/// Keeps the calling thread on one CPU.
+pub(crate) fn pin(cpu: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).unwrap();
+}
+
 /// A thread that sleeps `n` times; tells what the kernel counted of it at its end.
 pub(crate) fn sleeper(name: &str, n: u32) -> thread::JoinHandle<Truth> {
     let body = move || {
