@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use schedtrace_core::Source;
 use schedtrace_core::trace::{TraceReader, TraceState};
+use schedtrace_core::{Account, Source};
 
 use crate::args::InfoArgs;
 use crate::render::{Column, heading, table, warning};
@@ -66,5 +66,21 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
         let rows = units::plural(completeness.removed.rows, "row");
         writeln!(out, "  removed   {rows}, the oldest, to keep to the limits")?;
     }
+    if info.accounts.iter().any(|account| account.lost > 0 || account.unaccounted() != 0) {
+        writeln!(out)?;
+        write!(out, "{}", ledger(&info.accounts))?;
+    }
     Ok(())
+}
+
+/// What became of every event, by ring and kind.
+fn ledger(accounts: &[Account]) -> String {
+    let numbers = ["EMITTED", "DELIVERED", "LOST", "UNACCOUNTED"].map(Column::Number);
+    let columns: Vec<_> = [Column::Text("RING"), Column::Text("KIND")].into_iter().chain(numbers).collect();
+    let rows = accounts.iter().filter(|account| account.emitted > 0).map(|account| {
+        let counts = [account.emitted, account.delivered, account.lost].map(units::count);
+        let names = [account.shard.to_string(), account.kind.to_string()];
+        names.into_iter().chain(counts).chain([account.unaccounted().to_string()]).collect()
+    });
+    table(&columns, rows)
 }

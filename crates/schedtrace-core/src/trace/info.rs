@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Kind, Nanos};
+use crate::source::Account;
 use crate::system::Host;
 
 /// What is in a trace, and how complete it is.
@@ -24,6 +25,8 @@ pub struct TraceInfo {
     pub bytes: u64,
     /// What is missing.
     pub completeness: Completeness,
+    /// What became of every event between the kernel and the recorder, by ring and kind; empty unless it is finished.
+    pub accounts: Vec<Account>,
 }
 
 /// Whether a trace is finished.

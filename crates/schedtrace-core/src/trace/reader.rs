@@ -136,6 +136,7 @@ impl TraceReader {
                 complete: self.state == TraceState::Finished && !missing && totals.removed.segments == 0,
             },
             tables,
+            accounts: self.meta.accounts.clone(),
         })
     }
 
