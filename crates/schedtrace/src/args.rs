@@ -44,12 +44,13 @@ pub(crate) enum Command {
     Record(RecordArgs),
     Report(ReportArgs),
     Info(InfoArgs),
+    Repair(RepairArgs),
 }
 
 /// Record the running kernel into a trace: until the time is over, Ctrl-C, or the end of COMMAND
 ///
 /// Needs root, or CAP_BPF and CAP_PERFMON. The recorder's own threads are recorded and marked; reports leave them out
-/// unless asked.
+/// unless asked. Recordings in the same folder (*.schedtrace) that were interrupted are finished first.
 #[cfg(feature = "live")]
 #[derive(Debug, clap::Args)]
 pub(crate) struct RecordArgs {
@@ -120,6 +121,20 @@ pub(crate) struct InfoArgs {
     /// The trace
     #[arg(value_name = "DIR")]
     pub(crate) trace: PathBuf,
+    /// For programs: docs/json.md says what stands where
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Finish traces whose recording was interrupted: what was left in flight becomes Parquet
+///
+/// No event that can be read comes or goes by it, and it may be interrupted itself. `record` does the same with what it
+/// finds beside its own trace.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RepairArgs {
+    /// The traces
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) traces: Vec<PathBuf>,
     /// For programs: docs/json.md says what stands where
     #[arg(long)]
     pub(crate) json: bool,

@@ -25,7 +25,8 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     let state = match info.state {
         TraceState::Finished => "finished".to_owned(),
         TraceState::Recording => warning("still being recorded: this is what was there at the last commit"),
-        TraceState::Interrupted => warning("interrupted: it ends at the last commit"),
+        TraceState::Interrupted => warning("interrupted: it ends at the last commit; `schedtrace repair` finishes it"),
+        TraceState::Repaired => warning("interrupted, and repaired since: it ends at the last commit"),
     };
     writeln!(out, "  state     {state}")?;
     let filters = &meta.filters;

@@ -6,6 +6,7 @@ mod info;
 #[cfg(feature = "live")]
 mod record;
 mod render;
+mod repair;
 mod report;
 mod units;
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Repair(args) => repair::run(&args),
     };
     match done {
         Ok(code) => code,

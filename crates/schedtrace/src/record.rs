@@ -16,7 +16,7 @@ use schedtrace_core::{Batch, Error, Kind, Meta, Nanos, OnFull, Pipeline, Sink, S
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::RecordArgs;
-use crate::{FAILURE, Failure, NOT_EXECUTABLE, NOT_FOUND, units};
+use crate::{FAILURE, Failure, NOT_EXECUTABLE, NOT_FOUND, repair, units};
 
 /// How often the recorder looks for the end: of the time, of the command, or by a signal.
 const TICK: Duration = Duration::from_millis(20);
@@ -37,6 +37,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
         max_age: (!args.max_age.is_zero()).then_some(args.max_age),
         ..WriterOptions::default()
     };
+    repair::left_over_beside(&output);
     let mut writer = TraceWriter::create(&output, options)?;
     let signals = Signals::catch()?;
     let before = cpu_time();

@@ -18,8 +18,10 @@ use crate::source::Meta;
 pub(super) const SCHEMA: u32 = 1;
 /// The setting of the recording.
 pub(super) const META: &str = "meta.json";
-/// How far the recording has come.
+/// How far the recording has come, as whoever looks on the running machine may see it: also after the recorder was killed.
 pub(super) const COMMIT: &str = "commit.json";
+/// How far it has come on the disk: what is left after a power cut.
+pub(super) const DURABLE: &str = "durable.json";
 /// Held by the writer while it records.
 pub(super) const LOCK: &str = "lock";
 
@@ -42,11 +44,14 @@ pub(super) struct MetaFile {
     pub(super) totals: Totals,
 }
 
-/// `commit.json`, replaced at every commit.
+/// `commit.json`, replaced at every commit, and `durable.json`, replaced when all that it counts is on the disk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Commit {
     /// The version of the layout.
     pub(super) schema: u32,
+    /// Since which start of the machine it is written: what is written and not synced is there until the next.
+    #[serde(default)]
+    pub(super) boot_id: Option<String>,
     /// Whether more is to come.
     pub(super) state: CommitState,
     /// All tables are complete up to this time, exclusively.
@@ -59,12 +64,29 @@ pub(super) struct Commit {
     pub(super) totals: Totals,
 }
 
+/// How much can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// All that was written.
+    Written,
+    /// What was on the disk when the machine went down, or is on a copy made elsewhere.
+    Durable,
+}
+
+/// Which start of the machine this is (`random(4)`); none where the kernel does not say.
+pub(super) fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CommitState {
     #[default]
     Recording,
     Finished,
+    /// It was interrupted, and what had been committed was brought to rest afterwards.
+    Repaired,
 }
 
 /// A segment in flight: how much of each table is committed, by the table's name.
@@ -122,27 +144,59 @@ impl MetaFile {
 
     /// Writes it so that a reader finds the old one or the new one, and nothing between; returns its size in bytes.
     pub(super) fn write(&self, dir: &Path) -> Result<u64> {
-        write(dir, META, serde_json::to_vec_pretty(self))
+        write(dir, META, serde_json::to_vec_pretty(self), true)
     }
 }
 
 impl Commit {
-    /// Reads a trace's `commit.json`.
-    pub(super) fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join(COMMIT);
-        let Some(bytes) = untrusted::read_small(&path, MAX_DOCUMENT)? else {
-            return Err(Error::NotATrace { path: dir.to_owned(), why: format!("it has no {COMMIT}") });
+    /// Reads how far a trace has come: what was written, as long as it cannot have been lost, and otherwise what is known
+    /// to be on the disk. The second tells which it is.
+    pub(super) fn read(dir: &Path) -> Result<(Self, Known)> {
+        let written = Self::read_file(dir, COMMIT);
+        match &written {
+            // It is synced, as all that it counts.
+            Ok(Some(commit)) if commit.state != CommitState::Recording => return Ok((commit.clone(), Known::Written)),
+            Ok(Some(commit)) if commit.boot_id.is_some() && commit.boot_id == boot_id() => {
+                return Ok((commit.clone(), Known::Written));
+            }
+            _ => {}
+        }
+        if let Some(durable) = Self::read_file(dir, DURABLE)? {
+            return Ok((durable, Known::Durable));
+        }
+        // It may have been finished just now.
+        let commit = match written {
+            Err(e) => return Self::read_file(dir, COMMIT)?.map(|commit| (commit, Known::Written)).ok_or(e),
+            Ok(_) => Self::read_file(dir, COMMIT)?,
         };
+        let missing = || Error::NotATrace { path: dir.to_owned(), why: format!("it has no {COMMIT}") };
+        commit.map(|commit| (commit, Known::Written)).ok_or_else(missing)
+    }
+
+    fn read_file(dir: &Path, name: &str) -> Result<Option<Self>> {
+        let path = dir.join(name);
+        let Some(bytes) = untrusted::read_small(&path, MAX_DOCUMENT)? else { return Ok(None) };
         let commit: Self = document(&bytes).map_err(|e| Error::damaged(&path, one_line(&e)))?;
         if commit.segments.len() > MAX_IN_FLIGHT {
             return Err(Error::damaged(&path, "names too many segments in flight"));
         }
-        Ok(commit)
+        Ok(Some(commit))
     }
 
-    /// Writes it so that a reader finds the old one or the new one, and nothing between; returns its size in bytes.
+    /// Writes it so that a reader finds the old one or the new one, and nothing between; returns its size in bytes. A
+    /// power cut may take it.
     pub(super) fn write(&self, dir: &Path) -> Result<u64> {
-        write(dir, COMMIT, serde_json::to_vec(self))
+        write(dir, COMMIT, serde_json::to_vec(self), false)
+    }
+
+    /// The same, but it is on the disk afterwards: the end of a recording.
+    pub(super) fn write_last(&self, dir: &Path) -> Result<u64> {
+        write(dir, COMMIT, serde_json::to_vec(self), true)
+    }
+
+    /// Writes the record of what is on the disk.
+    pub(super) fn write_durable(&self, dir: &Path) -> Result<u64> {
+        write(dir, DURABLE, serde_json::to_vec(self), true)
     }
 
     /// What it says of a segment.
@@ -151,7 +205,6 @@ impl Commit {
     }
 }
 
-/// The message of serde may quote the document.
 /// Reads a document of a trace. Its texts (host, paths, places) come from strangers and end on terminals, so control
 /// characters are replaced here, once.
 fn document<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
@@ -170,18 +223,31 @@ fn document<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<
     serde_json::from_value(value)
 }
 
+/// The message of serde may quote the document.
 fn one_line(error: &serde_json::Error) -> String {
     untrusted::one_line(&error.to_string())
 }
 
-fn write(dir: &Path, name: &str, document: serde_json::Result<Vec<u8>>) -> Result<u64> {
+/// What a crash in the midst of [`write`] may leave.
+pub(super) fn temporary_files() -> impl Iterator<Item = String> {
+    [META, COMMIT, DURABLE].into_iter().map(temporary)
+}
+
+fn temporary(name: &str) -> String {
+    format!("{name}.tmp")
+}
+
+fn write(dir: &Path, name: &str, document: serde_json::Result<Vec<u8>>, sync: bool) -> Result<u64> {
     let path = dir.join(name);
     let bytes = document.map_err(|e| Error::io("cannot write", &path)(e.into()))?;
-    let tmp = dir.join(format!("{name}.tmp"));
+    let tmp = dir.join(temporary(name));
     let mut file = File::create(&tmp).map_err(Error::io("cannot create", &tmp))?;
-    file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(Error::io("cannot write", &tmp))?;
+    let written = file.write_all(&bytes).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
+    written.map_err(Error::io("cannot write", &tmp))?;
     std::fs::rename(&tmp, &path).map_err(Error::io("cannot replace", &path))?;
-    sync_folder(dir)?;
+    if sync {
+        sync_folder(dir)?;
+    }
     Ok(bytes.len() as u64)
 }
 

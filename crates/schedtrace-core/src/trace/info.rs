@@ -39,6 +39,9 @@ pub enum TraceState {
     Recording,
     /// It was not finished and nobody records it any more: it ends at the last commit.
     Interrupted,
+    /// It was interrupted and ends at the last commit; what was left over has been brought to rest
+    /// ([`repair`](super::repair())).
+    Repaired,
 }
 
 /// A stretch of time.

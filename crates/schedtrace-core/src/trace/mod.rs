@@ -6,6 +6,7 @@
 //! run.schedtrace/
 //!   meta.json                          the setting: host, kernel, topology, clocks, probes; completeness once finished
 //!   commit.json                        how far it has come: replaced at each commit
+//!   durable.json                       how far it has come on the disk: while it is recorded
 //!   lock                               held while it is recorded, gone when it is finished
 //!   events/sched_switch/00000000.parquet, ...     sched_waking, sched_wakeup_new, sched_migrate_task, task_lifecycle, snapshot
 //!   tasks/00000000.parquet, ...        who the tasks are: `task_id` is what the events name
@@ -46,9 +47,11 @@
 //! # In flight
 //!
 //! The newest segment of each table is an Arrow IPC stream (`.arrows`), appended record batch by record batch. At each
-//! commit what was written is brought to the disk, and `commit.json` says how many bytes of each table count; readers go
-//! no further. When a segment is large enough a thread in the background turns it into Parquet, sorted by time, and
-//! removes the streams once all Parquet files are in place.
+//! commit `commit.json` says how many bytes of each table count; readers go no further. That survives the recorder,
+//! whatever kills it. A thread in the background brings the same to the disk, and then says so in `durable.json`, which
+//! is what readers believe after the machine was started again (`boot_id`), or elsewhere. When a segment is large enough
+//! another thread turns it into Parquet, sorted by time, and removes the streams once all Parquet files are in place.
+//! [`repair`](repair()) does that for what an interrupted recording has left.
 
 mod column;
 mod commit;
@@ -56,9 +59,11 @@ mod footer;
 mod identity;
 mod info;
 mod reader;
+mod repair;
 mod retention;
 mod schema;
 mod segment;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod untrusted;
@@ -66,4 +71,5 @@ mod writer;
 
 pub use info::{Completeness, LossCount, Removed, TableInfo, TraceInfo, TraceState, Window};
 pub use reader::TraceReader;
+pub use repair::{Repair, interrupted_in, repair};
 pub use writer::{TraceWriter, WriterOptions};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use rustix::fs::{FlockOperation, flock};
 
-use super::commit::{Commit, CommitState, Extent, LOCK, MetaFile};
+use super::commit::{Commit, CommitState, Extent, Known, LOCK, MetaFile};
 use super::identity::idle_cpu;
 use super::info::{Completeness, TableInfo, TraceInfo, TraceState, Window};
 use super::schema::{self, Note, Table};
@@ -71,7 +71,7 @@ impl TraceReader {
         let dir = dir.as_ref().to_owned();
         MetaFile::read(&dir)?;
         refuse_links(&dir)?;
-        let (commit, state) = state(&dir)?;
+        let (commit, known, state) = state(&dir)?;
         // Again: what is known only at the end was written before the commit that says so.
         let mut meta = MetaFile::read(&dir)?.meta;
         if state == TraceState::Interrupted {
@@ -79,7 +79,7 @@ impl TraceReader {
         }
         // What was removed is not part of the recording any more.
         meta.started = meta.started.max(commit.totals.removed.until_ns);
-        let all_seqs = segments(&dir, &commit)?;
+        let all_seqs = segments(&dir, &commit, known)?;
         let seqs = all_seqs.iter().copied().collect();
         let (previous, open, delivered) = (None, None, Nanos::ZERO);
         Ok(Self { dir, meta, commit, state, seqs, all_seqs, from: None, until: None, previous, open, delivered })
@@ -185,18 +185,42 @@ impl Source for TraceReader {
     }
 }
 
-/// The last commit, and whether the trace is finished, being recorded, or was interrupted.
-fn state(dir: &Path) -> Result<(Commit, TraceState)> {
-    let mut commit = Commit::read(dir)?;
+/// The last commit, how much of it can be relied on, and whether the trace is finished, being recorded, or was interrupted.
+fn state(dir: &Path) -> Result<(Commit, Known, TraceState)> {
+    let (mut commit, mut known) = Commit::read(dir)?;
     if commit.state == CommitState::Recording {
         if is_locked(dir)? {
-            return Ok((commit, TraceState::Recording));
+            return Ok((commit, known, TraceState::Recording));
         }
         // It may have been finished since.
-        commit = Commit::read(dir)?;
+        (commit, known) = Commit::read(dir)?;
     }
-    let finished = commit.state == CommitState::Finished;
-    Ok((commit, if finished { TraceState::Finished } else { TraceState::Interrupted }))
+    if known == Known::Durable {
+        catch_up(dir, &mut commit)?;
+    }
+    let state = match commit.state {
+        CommitState::Finished => TraceState::Finished,
+        CommitState::Repaired => TraceState::Repaired,
+        CommitState::Recording => TraceState::Interrupted,
+    };
+    Ok((commit, known, state))
+}
+
+/// The files may have come further than the record of what is on the disk: a segment that it counts in part, and that
+/// came to rest since, is there as a whole.
+pub(super) fn catch_up(dir: &Path, commit: &mut Commit) -> Result<()> {
+    let Some(newest) = commit.segments.iter().map(|segment| segment.seq).max() else { return Ok(()) };
+    let at_rest = Table::ALL.map(|table| Parquet::open(parquet_path(dir, table, newest), table));
+    let at_rest = at_rest.into_iter().collect::<Result<Option<Vec<_>>>>()?;
+    if let Some(span) = at_rest.and_then(|tables| tables.first().and_then(Parquet::span)) {
+        commit.complete_until_ns = commit.complete_until_ns.max(span.until_ns);
+    }
+    Ok(())
+}
+
+/// Whether this is a trace that was interrupted and nobody records.
+pub(super) fn is_interrupted(dir: &Path) -> bool {
+    matches!(MetaFile::read(dir).and_then(|_| state(dir)), Ok((_, _, TraceState::Interrupted)))
 }
 
 /// Whether somebody records into a directory.
@@ -207,7 +231,7 @@ fn is_locked(dir: &Path) -> Result<bool> {
 }
 
 /// A link in place of a folder would lead out of the trace.
-fn refuse_links(dir: &Path) -> Result<()> {
+pub(super) fn refuse_links(dir: &Path) -> Result<()> {
     for folder in Table::ALL.map(Table::folder).into_iter().chain([PathBuf::from("events")]) {
         let path = dir.join(folder);
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
@@ -218,7 +242,7 @@ fn refuse_links(dir: &Path) -> Result<()> {
 }
 
 /// The numbers of all segments, oldest first.
-fn segments(dir: &Path, commit: &Commit) -> Result<Vec<u32>> {
+pub(super) fn segments(dir: &Path, commit: &Commit, known: Known) -> Result<Vec<u32>> {
     let folder = dir.join(Table::Tasks.folder());
     let mut seqs: BTreeSet<u32> = commit.segments.iter().map(|segment| segment.seq).collect();
     let entries = match std::fs::read_dir(&folder) {
@@ -230,7 +254,19 @@ fn segments(dir: &Path, commit: &Commit) -> Result<Vec<u32>> {
         let name = entry.map_err(Error::io("cannot read", &folder))?.file_name();
         seqs.extend(name.to_str().and_then(seq_of));
     }
-    Ok(seqs.into_iter().filter(|seq| *seq >= commit.first_seq).collect())
+    seqs.retain(|seq| *seq >= commit.first_seq);
+    if known == Known::Durable {
+        // The files may have come further than the record: what it does not count yet is left out, and so are the oldest
+        // segments, as far as they were removed since.
+        let newest = commit.segments.iter().map(|segment| segment.seq).max();
+        seqs.retain(|seq| newest.is_none_or(|newest| *seq <= newest));
+        let is_whole = |seq| {
+            let there = |table| parquet_path(dir, table, seq).exists() || stream_path(dir, table, seq).exists();
+            Table::ALL.into_iter().all(there)
+        };
+        return Ok(seqs.into_iter().skip_while(|seq| !is_whole(*seq)).collect());
+    }
+    Ok(seqs.into_iter().collect())
 }
 
 /// The files of one segment, opened together: they stay readable if it is removed meanwhile.
@@ -246,27 +282,29 @@ impl SegmentFiles {
     fn open(dir: &Path, seq: u32) -> Result<Option<Self>> {
         let mut missing = Table::Switch;
         for _ in 0..ATTEMPTS {
-            // At rest first: once one table is, the commit that is read next has all of the others.
+            // At rest first: where not all tables are, the commit that is read next has their streams.
             let parquet = Table::ALL.map(|table| Parquet::open(parquet_path(dir, table, seq), table));
             let parquet = parquet.into_iter().collect::<Result<Vec<_>>>()?;
-            let commit = if parquet.iter().all(Option::is_some) { None } else { Some(Commit::read(dir)?) };
+            let commit = if parquet.iter().all(Option::is_some) { None } else { Some(Commit::read(dir)?.0) };
             if commit.as_ref().is_some_and(|commit| seq < commit.first_seq) {
                 return Ok(None);
             }
             let in_flight = commit.as_ref().and_then(|commit| commit.segment(seq));
             let mut files = Self { tables: Vec::new(), extents: Vec::new(), span: in_flight.map(|s| s.span) };
             for (table, parquet) in Table::ALL.into_iter().zip(parquet) {
-                if let Some(parquet) = parquet {
+                missing = table;
+                // Some tables at rest are no help: all are, or the streams of all are still there.
+                if let Some(in_flight) = in_flight {
+                    let Some(&committed) = in_flight.tables.get(table.name()) else { break };
+                    let Some(stream) = Stream::open(stream_path(dir, table, seq), table, committed)? else { break };
+                    files.extents.push(committed);
+                    files.tables.push(Rows::Stream(Box::new(stream)));
+                } else {
+                    let Some(parquet) = parquet else { break };
                     files.span = files.span.or(parquet.span());
                     files.extents.push(parquet.extent());
                     files.tables.push(Rows::Parquet(Box::new(parquet)));
-                    continue;
                 }
-                missing = table;
-                let Some(&committed) = in_flight.and_then(|segment| segment.tables.get(table.name())) else { break };
-                let Some(stream) = Stream::open(stream_path(dir, table, seq), table, committed)? else { break };
-                files.extents.push(committed);
-                files.tables.push(Rows::Stream(Box::new(stream)));
             }
             if files.tables.len() == Table::COUNT {
                 return Ok(Some(files));

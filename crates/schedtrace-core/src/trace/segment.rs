@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
@@ -85,7 +86,7 @@ pub(super) fn seq_of(name: &str) -> Option<u32> {
 
 /// A file that counts what is written to it.
 struct Counted {
-    file: BufWriter<File>,
+    file: BufWriter<Arc<File>>,
     bytes: u64,
 }
 
@@ -105,8 +106,6 @@ struct Stream {
     path: PathBuf,
     writer: StreamWriter<Counted>,
     rows: u64,
-    /// Bytes that are known to be on the disk.
-    synced: u64,
     /// The rows came in the order in which they are to be at rest.
     sorted: bool,
     last_key: i64,
@@ -116,10 +115,10 @@ impl Stream {
     fn create(path: PathBuf, table: Table) -> Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.map_err(Error::io("cannot create", &path))?;
-        let counted = Counted { file: BufWriter::with_capacity(64 << 10, file), bytes: 0 };
+        let counted = Counted { file: BufWriter::with_capacity(64 << 10, Arc::new(file)), bytes: 0 };
         let writer = StreamWriter::try_new(counted, &table.schema());
         let writer = writer.map_err(|e| cannot_write(&path, e))?;
-        Ok(Self { path, writer, rows: 0, synced: 0, sorted: true, last_key: i64::MIN })
+        Ok(Self { path, writer, rows: 0, sorted: true, last_key: i64::MIN })
     }
 
     fn append(&mut self, table: Table, batch: &RecordBatch) -> Result<()> {
@@ -131,15 +130,11 @@ impl Stream {
         self.writer.write(batch).map_err(|e| cannot_write(&self.path, e))
     }
 
-    /// Brings it to the disk; without rows nothing of it counts, and there is nothing to wait for.
-    fn sync(&mut self) -> Result<()> {
+    /// Gives the kernel all of it, so that it survives this process; how much that is. Without rows nothing counts.
+    fn write_out(&mut self) -> Result<Extent> {
         let counted = self.writer.get_mut();
-        if self.rows > 0 && self.synced < counted.bytes {
-            let synced = counted.file.flush().and_then(|()| counted.file.get_ref().sync_data());
-            synced.map_err(Error::io("cannot write", &self.path))?;
-            self.synced = counted.bytes;
-        }
-        Ok(())
+        counted.file.flush().map_err(Error::io("cannot write", &self.path))?;
+        Ok(if self.rows > 0 { Extent { bytes: counted.bytes, rows: self.rows } } else { Extent::default() })
     }
 
     fn bytes(&self) -> u64 {
@@ -156,7 +151,6 @@ pub(super) struct Flight {
     streams: Vec<Stream>,
     /// Bytes and rows of what was repeated from earlier segments.
     repeated: Extent,
-    created: bool,
 }
 
 impl std::fmt::Debug for Flight {
@@ -171,7 +165,7 @@ impl Flight {
         let streams = Table::ALL.into_iter().map(|table| Stream::create(stream_path(dir, table, seq), table));
         let streams = streams.collect::<Result<_>>()?;
         let (rows, span) = (Rows::default(), Span::new(from));
-        Ok(Self { seq, rows, span, streams, repeated: Extent::default(), created: false })
+        Ok(Self { seq, rows, span, streams, repeated: Extent::default() })
     }
 
     /// What was written so far is what earlier segments know already.
@@ -198,17 +192,18 @@ impl Flight {
         waiting.collect::<Vec<_>>().into_iter().try_for_each(|table| self.flush_table(table))
     }
 
-    /// Writes all waiting rows and brings them to the disk; returns what may be read from then on.
-    pub(super) fn sync(&mut self, dir: &Path) -> Result<InFlight> {
+    /// Writes all waiting rows; returns what may be read from then on.
+    pub(super) fn write_out(&mut self) -> Result<InFlight> {
         self.flush()?;
-        self.streams.iter_mut().try_for_each(Stream::sync)?;
-        if !self.created {
-            Table::ALL.into_iter().try_for_each(|table| sync_folder(&dir.join(table.folder())))?;
-            self.created = true;
-        }
-        let tables = Table::ALL.iter().zip(&self.streams);
-        let tables = tables.map(|(table, s)| (table.name().to_owned(), Extent { bytes: s.synced, rows: s.rows }));
+        let extents = self.streams.iter_mut().map(Stream::write_out).collect::<Result<Vec<_>>>()?;
+        let tables = Table::ALL.iter().zip(extents).map(|(table, extent)| (table.name().to_owned(), extent));
         Ok(InFlight { seq: self.seq, span: self.span, tables: tables.collect() })
+    }
+
+    /// The files that hold rows.
+    pub(super) fn files(&self) -> Vec<Arc<File>> {
+        let filled = self.streams.iter().filter(|stream| stream.rows > 0);
+        filled.map(|stream| Arc::clone(stream.writer.get_ref().file.get_ref())).collect()
     }
 
     /// The size of its files in bytes.
@@ -226,11 +221,12 @@ impl Flight {
         self.bytes() - self.repeated.bytes + (waiting * BYTES_PER_ROW) as u64
     }
 
-    /// Ends it, after [`Flight::sync`]: what is needed to seal it.
-    pub(super) fn end(self) -> Unsealed {
+    /// Ends it, after [`Flight::write_out`], which said what is in it: what is needed to seal it.
+    pub(super) fn end(self, written: &InFlight) -> Unsealed {
         let (seq, span, bytes) = (self.seq, self.span, self.bytes());
         let new_rows = self.written_rows() - self.repeated.rows;
-        let tables = self.streams.iter().map(|s| (Extent { bytes: s.synced, rows: s.rows }, s.sorted));
+        let extent = |table: Table| written.tables.get(table.name()).copied().unwrap_or_default();
+        let tables = Table::ALL.into_iter().zip(&self.streams).map(|(table, s)| (extent(table), s.sorted));
         Unsealed { seq, span, bytes, new_rows, tables: tables.collect() }
     }
 }
@@ -277,10 +273,36 @@ pub(super) fn seal(dir: &Path, segment: &Unsealed) -> Result<Sealed> {
     Ok(sealed)
 }
 
+/// Seals what a recording has left, which does not say whether its tables are sorted.
+pub(super) fn seal_left_over(dir: &Path, seq: u32, span: Span, extents: &[(Table, Extent)]) -> Result<Sealed> {
+    let is_sorted = |table: Table, extent: Extent| -> Result<bool> {
+        let from = stream_path(dir, table, seq);
+        let mut stream = open_stream(&from, table, extent)?;
+        let mut last = i64::MIN;
+        while let Some(batch) = stream.next()? {
+            for key in sort_keys(table, &batch).map_err(|why| Error::damaged(&from, why))? {
+                if key < last {
+                    return Ok(false);
+                }
+                last = key;
+            }
+        }
+        Ok(true)
+    };
+    let tables = extents.iter().map(|&(table, extent)| Ok((extent, is_sorted(table, extent)?)));
+    let tables = tables.collect::<Result<Vec<_>>>()?;
+    let bytes = extents.iter().map(|(_, extent)| extent.bytes).sum();
+    seal(dir, &Unsealed { seq, span, bytes, new_rows: 0, tables })
+}
+
+fn open_stream(path: &Path, table: Table, extent: Extent) -> Result<untrusted::Stream> {
+    let stream = untrusted::Stream::open(path.to_owned(), table, extent)?;
+    stream.ok_or_else(|| Error::damaged(path, "is gone"))
+}
+
 fn seal_table(dir: &Path, segment: &Unsealed, table: Table, extent: Extent, sorted: bool, to: &Path) -> Result<()> {
     let from = stream_path(dir, table, segment.seq);
-    let stream = untrusted::Stream::open(from.clone(), table, extent)?;
-    let mut stream = stream.ok_or_else(|| Error::damaged(&from, "is gone"))?;
+    let mut stream = open_stream(&from, table, extent)?;
     let file = File::create(to).map_err(Error::io("cannot create", to))?;
     let options =
         ArrowWriterOptions::new().with_properties(properties(table, &segment.span)).with_skip_arrow_metadata(true);

@@ -15,6 +15,7 @@ use crate::{Error, Result, Sink};
 
 mod hostile;
 mod lifecycle;
+mod repairing;
 mod round_trip;
 
 /// A folder in memory where there is one: what is synced here need not survive a power cut.

@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::commit::{Commit, CommitState, InFlight, LOCK, MetaFile, SCHEMA, Totals, sync_folder};
+use super::commit::{self, Commit, CommitState, DURABLE, InFlight, LOCK, MetaFile, SCHEMA, Totals, sync_folder};
 use super::identity::Identities;
 use super::info::LossCount;
 use super::retention::{self, Retention};
 use super::schema::{Note, Table};
 use super::segment::{self, Flight, Sealed, Unsealed};
+use super::sync::{Job, Syncer};
 use crate::error::{Error, Result};
 use crate::event::{Batch, Event, Kind, Nanos, Task};
 use crate::sink::Sink;
@@ -25,6 +27,10 @@ use crate::source::Meta;
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 << 10..=256 << 20;
 /// The smallest limit of size.
 const MIN_MAX_BYTES: u64 = 1 << 20;
+/// So many commits between two times that they are brought to the disk.
+const COMMITS_PER_SYNC: u32 = 4;
+/// So many segments may wait to be turned into Parquet: a disk that stalls for some seconds does not hold up the recorder.
+const WAITING_SEGMENTS: usize = 4;
 /// A limit is kept in so many steps: each segment is at most this part of it.
 const SEGMENTS_PER_LIMIT: u64 = 16;
 
@@ -49,7 +55,8 @@ pub struct WriterOptions {
     /// The size in bytes at which the stream is cut and turned into Parquet: from 4 KiB to 256 MiB, and no more than a
     /// sixteenth of `max_bytes`.
     pub segment_bytes: u64,
-    /// How often what was recorded is brought to the disk: what a crash can cost at most. It happens as batches come.
+    /// How much a crash may cost: commits are made four times as often, and what was committed is brought to the disk
+    /// this often, as fast as the disk can. Both happen as batches come.
     pub sync_interval: Duration,
 }
 
@@ -62,8 +69,9 @@ impl Default for WriterOptions {
 /// Writes a trace into a directory.
 ///
 /// Everything up to the last commit, at most [`WriterOptions::sync_interval`] back, can be read at any time, also while
-/// the recording runs and after a crash. A writer that is dropped without [`finish`](Sink::finish), or that failed (a full
-/// disk), leaves an interrupted trace that ends there.
+/// the recording runs and after it was killed. The disk is waited for on another thread: after a power cut, or on a copy
+/// of an unfinished trace elsewhere, what had not reached it yet is missing. A writer that is dropped without
+/// [`finish`](Sink::finish), or that failed (a full disk), leaves an interrupted trace that ends at its last commit.
 ///
 /// ```
 /// use schedtrace_core::trace::{TraceReader, TraceState, TraceWriter, WriterOptions};
@@ -88,14 +96,27 @@ pub struct TraceWriter {
     flight: Option<Flight>,
     identities: Identities,
     sealer: Sealer,
+    syncer: Syncer,
     /// Segments that are not known to be at rest, oldest first.
-    unsealed: VecDeque<(InFlight, u64)>,
+    unsealed: VecDeque<Waiting>,
     retention: Retention,
     counts: Counts,
     /// The time to which the stream has come.
     until: Nanos,
+    boot_id: Option<String>,
+    committed: Instant,
     synced: Instant,
+    /// Segments begun and removed when the folders were last brought to the disk.
+    folders_synced: (u32, u64),
     document_bytes: u64,
+}
+
+/// A segment that waits to be at rest.
+#[derive(Debug)]
+struct Waiting {
+    segment: InFlight,
+    bytes: u64,
+    files: Vec<Arc<File>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,11 +166,15 @@ impl TraceWriter {
             flight: None,
             identities: Identities::default(),
             sealer: Sealer::start(dir.clone())?,
+            syncer: Syncer::start(dir.clone())?,
             unsealed: VecDeque::new(),
             retention: Retention::new(options.max_bytes, options.max_age),
             counts: Counts::default(),
             until: Nanos::ZERO,
+            boot_id: commit::boot_id(),
+            committed: Instant::now(),
             synced: Instant::now(),
+            folders_synced: (0, 0),
             document_bytes: 0,
             dir,
             options,
@@ -169,7 +194,7 @@ impl TraceWriter {
     }
 
     fn in_flight_bytes(&self) -> u64 {
-        self.unsealed.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.flight.as_ref().map_or(0, Flight::bytes)
+        self.unsealed.iter().map(|waiting| waiting.bytes).sum::<u64>() + self.flight.as_ref().map_or(0, Flight::bytes)
     }
 
     /// Runs a step of the recording; after an error there is no other.
@@ -195,12 +220,12 @@ impl TraceWriter {
         }
         sync_folder(&self.dir.join("events"))?;
         self.until = meta.started;
-        // A trace that has its setting has a commit too.
-        let commit = Commit { schema: SCHEMA, complete_until_ns: self.until, ..Commit::default() };
-        let commit_bytes = commit.write(&self.dir)?;
+        // A trace that has its setting has a commit too, whatever happens.
+        let commit = self.commit(CommitState::Recording, Vec::new());
+        let commit_bytes = commit.write_durable(&self.dir)? + commit.write_last(&self.dir)?;
         self.document_bytes = commit_bytes + self.meta_file(meta).write(&self.dir)?;
         self.flight = Some(Flight::create(&self.dir, 0, self.until)?);
-        self.synced = Instant::now();
+        (self.committed, self.synced) = (Instant::now(), Instant::now());
         Ok(())
     }
 
@@ -237,8 +262,8 @@ impl TraceWriter {
                 self.rotate()?;
             }
         }
-        if self.synced.elapsed() >= self.options.sync_interval {
-            self.sync()?;
+        if self.committed.elapsed() >= self.options.sync_interval / COMMITS_PER_SYNC {
+            self.commit_written()?;
         }
         Ok(())
     }
@@ -269,7 +294,7 @@ impl TraceWriter {
 
     /// Ends the segment, gives it to the sealer, and begins the next with who is alive.
     fn rotate(&mut self) -> Result<()> {
-        self.sync()?;
+        self.commit_written()?;
         let seq = self.retire()?;
         let mut flight = Flight::create(&self.dir, seq + 1, self.until)?;
         for note in self.identities.carry_tasks() {
@@ -288,10 +313,11 @@ impl TraceWriter {
     /// Gives the segment in flight to the sealer; returns its number.
     fn retire(&mut self) -> Result<u32> {
         let Some(mut flight) = self.flight.take() else { return Ok(0) };
-        let committed = flight.sync(&self.dir)?;
-        let segment = flight.end();
+        let written = flight.write_out()?;
+        let files = flight.files();
+        let segment = flight.end(&written);
         let seq = segment.seq;
-        self.unsealed.push_back((committed, segment.bytes));
+        self.unsealed.push_back(Waiting { segment: written, bytes: segment.bytes, files });
         if !self.sealer.submit(segment) {
             self.collect()?;
             return Err(self.sealer.died());
@@ -303,36 +329,54 @@ impl TraceWriter {
     fn collect(&mut self) -> Result<()> {
         while let Ok(sealed) = self.sealer.done.try_recv() {
             let sealed = sealed?;
-            self.unsealed.retain(|(segment, _)| segment.seq != sealed.seq);
+            self.unsealed.retain(|waiting| waiting.segment.seq != sealed.seq);
             self.retention.add(sealed);
         }
         Ok(())
     }
 
-    /// Brings everything to the disk, says so in the commit record, and removes what is beyond the limits.
-    fn sync(&mut self) -> Result<()> {
+    /// Writes everything out, says so in the commit record, and removes what is beyond the limits. Now and then also
+    /// has it brought to the disk, and does not wait for that.
+    fn commit_written(&mut self) -> Result<()> {
         self.collect()?;
-        let newest = self.flight.as_mut().map(|flight| flight.sync(&self.dir)).transpose()?;
+        let newest = self.flight.as_mut().map(Flight::write_out).transpose()?;
         // The segment on its way to rest is there twice for a moment.
-        let twice_bytes = self.unsealed.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+        let twice_bytes = self.unsealed.iter().map(|waiting| waiting.bytes).max().unwrap_or(0);
         let other_bytes = self.in_flight_bytes() + twice_bytes + self.document_bytes;
         let overdue = self.retention.overdue(other_bytes, self.until);
-        let segments = self.unsealed.iter().map(|(segment, _)| segment.clone()).chain(newest).collect();
-        self.commit(CommitState::Recording, segments)?;
-        self.synced = Instant::now();
-        overdue.iter().try_for_each(|segment| retention::remove(&self.dir, segment))
+        let segments = self.unsealed.iter().map(|waiting| waiting.segment.clone()).chain(newest).collect();
+        let commit = self.commit(CommitState::Recording, segments);
+        commit.write(&self.dir)?;
+        self.committed = Instant::now();
+        overdue.iter().try_for_each(|segment| retention::remove(&self.dir, segment))?;
+        if self.synced.elapsed() >= self.options.sync_interval {
+            self.offer(commit)?;
+        }
+        Ok(())
     }
 
-    fn commit(&self, state: CommitState, segments: Vec<InFlight>) -> Result<u64> {
-        let commit = Commit {
+    /// Has what this record counts brought to the disk, unless the disk is still busy with the one before.
+    fn offer(&mut self, commit: Commit) -> Result<()> {
+        let waiting = self.unsealed.iter().flat_map(|waiting| &waiting.files).cloned();
+        let files = waiting.chain(self.flight.iter().flat_map(Flight::files)).collect();
+        let folders = (self.flight.as_ref().map_or(0, |flight| flight.seq + 1), self.retention.removed().segments);
+        if self.syncer.offer(Job { files, folders: folders != self.folders_synced, commit })? {
+            self.synced = Instant::now();
+            self.folders_synced = folders;
+        }
+        Ok(())
+    }
+
+    fn commit(&self, state: CommitState, segments: Vec<InFlight>) -> Commit {
+        Commit {
             schema: SCHEMA,
+            boot_id: self.boot_id.clone(),
             state,
             complete_until_ns: self.until,
             first_seq: self.retention.first_seq(),
             segments,
             totals: self.totals(),
-        };
-        commit.write(&self.dir)
+        }
     }
 
     fn end(&mut self, meta: &Meta) -> Result<()> {
@@ -340,19 +384,22 @@ impl TraceWriter {
         if let Some(flight) = &mut self.flight {
             flight.span.until_ns = self.until;
         }
-        self.sync()?;
+        self.commit_written()?;
         self.retire()?;
         self.sealer.finish();
         self.collect()?;
         if !self.unsealed.is_empty() {
             return Err(self.sealer.died());
         }
+        self.syncer.finish()?;
         let overdue = self.retention.overdue(self.document_bytes, self.until);
         let meta_bytes = self.meta_file(meta).write(&self.dir)?;
-        self.document_bytes = meta_bytes + self.commit(CommitState::Finished, Vec::new())?;
+        self.document_bytes = meta_bytes + self.commit(CommitState::Finished, Vec::new()).write_last(&self.dir)?;
         overdue.iter().try_for_each(|segment| retention::remove(&self.dir, segment))?;
-        let lock = self.dir.join(LOCK);
-        std::fs::remove_file(&lock).map_err(Error::io("cannot remove", &lock))?;
+        for name in [DURABLE, LOCK] {
+            let path = self.dir.join(name);
+            std::fs::remove_file(&path).map_err(Error::io("cannot remove", &path))?;
+        }
         self.lock = None;
         Ok(())
     }
@@ -397,9 +444,10 @@ struct Sealer {
 
 impl Sealer {
     fn start(dir: PathBuf) -> Result<Self> {
-        // One segment waits while one is worked on; a third blocks the recorder until there is room.
-        let (jobs, next) = bounded::<Unsealed>(1);
-        let (report, done) = unbounded();
+        // So many segments wait while one is worked on; one more blocks the recorder until there is room.
+        let (jobs, next) = bounded::<Unsealed>(WAITING_SEGMENTS);
+        // There is room for all of them, and for those that were done since somebody asked.
+        let (report, done) = bounded(4 * WAITING_SEGMENTS);
         let work = {
             let dir = dir.clone();
             move || {
@@ -460,7 +508,8 @@ fn refuse_unless_empty(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn lock(dir: &Path) -> Result<File> {
+/// Takes the lock of a trace that somebody writes.
+pub(super) fn lock(dir: &Path) -> Result<File> {
     let path = dir.join(LOCK);
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new().write(true).create(true).truncate(false).custom_flags(flags).open(&path);
@@ -468,7 +517,10 @@ fn lock(dir: &Path) -> Result<File> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            let why = format!("{} is being recorded into: choose another directory with -o", dir.display());
+            let why = format!(
+                "{} is being recorded into: let that end first, or choose another directory with -o",
+                dir.display()
+            );
             Err(Error::Invalid(why))
         }
         Err(e) => Err(Error::io("cannot lock", &path)(e.into())),

@@ -283,7 +283,11 @@ fn a_commit_that_promises_what_is_not_there_is_refused() {
         std::fs::write(&commit, &good).unwrap();
     }
     edit(&commit, |c| c["segments"] = vec![c["segments"][0].clone(); 1000].into());
+    let durable = std::fs::read(dir.join("durable.json")).unwrap();
+    assert!(try_read(&dir).is_ok(), "there is another record");
+    std::fs::remove_file(dir.join("durable.json")).unwrap();
     assert_damaged(try_read(&dir), &commit, "many segments");
+    std::fs::write(dir.join("durable.json"), durable).unwrap();
     std::fs::write(&commit, &good).unwrap();
     // Times that cannot be leave the rules of the stream intact.
     for time in [0, 1, i64::MAX as u64, u64::MAX] {
