@@ -29,8 +29,10 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 << 10..=256 << 20;
 const MIN_MAX_BYTES: u64 = 1 << 20;
 /// So many commits between two times that they are brought to the disk.
 const COMMITS_PER_SYNC: u32 = 4;
-/// So many segments may wait to be turned into Parquet: a disk that stalls for some seconds does not hold up the recorder.
-const WAITING_SEGMENTS: usize = 4;
+/// So many segments may wait to be turned into Parquet.
+const WAITING_SEGMENTS: usize = 2;
+/// All that is in flight may grow to the size of so many segments.
+const IN_FLIGHT_SEGMENTS: u64 = 4;
 /// A limit is kept in so many steps: each segment is at most this part of it.
 const SEGMENTS_PER_LIMIT: u64 = 16;
 
@@ -258,7 +260,8 @@ impl TraceWriter {
             // Segments must not outlive the limit of age just because little happens.
             let span = self.until - flight.span.from_ns;
             let aged = self.options.max_age.is_some_and(|age| span > Nanos::from(age / SEGMENTS_PER_LIMIT as u32));
-            if flight.new_bytes() >= self.options.segment_bytes || aged {
+            let large = flight.new_bytes() >= self.options.segment_bytes;
+            if aged || large && self.has_room()? {
                 self.rotate()?;
             }
         }
@@ -266,6 +269,14 @@ impl TraceWriter {
             self.commit_written()?;
         }
         Ok(())
+    }
+
+    /// Whether a segment that is large enough should make way for the next. Where the disk does not keep up it grows for
+    /// a while, which costs the disk less, before the recorder has to wait.
+    fn has_room(&mut self) -> Result<bool> {
+        self.collect()?;
+        let most = self.options.segment_bytes * IN_FLIGHT_SEGMENTS;
+        Ok(self.unsealed.len() < WAITING_SEGMENTS || self.in_flight_bytes() >= most)
     }
 
     #[inline]
@@ -447,7 +458,7 @@ impl Sealer {
         // So many segments wait while one is worked on; one more blocks the recorder until there is room.
         let (jobs, next) = bounded::<Unsealed>(WAITING_SEGMENTS);
         // There is room for all of them, and for those that were done since somebody asked.
-        let (report, done) = bounded(4 * WAITING_SEGMENTS);
+        let (report, done) = bounded(8 * WAITING_SEGMENTS);
         let work = {
             let dir = dir.clone();
             move || {
