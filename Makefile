@@ -2,10 +2,10 @@
 # ~/.cache/schedtrace/target.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bpf
+.PHONY: help demo test lint bpf truth kills mistakes endurance
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Record this machine for five seconds, and report why tasks waited
 	@scripts/demo.sh
@@ -18,3 +18,15 @@ lint: ## Formatting, clippy, documentation, shell scripts, licences, and the rul
 
 bpf: ## Rebuild the BPF objects with the pinned clang
 	@scripts/bpf.sh
+
+truth: ## Print what is reported beside what the kernel says of the same threads, and the books of starved recorders
+	@scripts/truth.sh
+
+kills: ## Kill 50 recorders at random moments, and print what was found of each
+	@scripts/kills.sh
+
+mistakes: ## Put known mistakes back, one by one, and see the test that guards against each fail
+	@scripts/mistakes.sh
+
+endurance: ## Record for MINUTES (20) at the highest rate, and print how much memory and disk that took
+	@scripts/endurance.sh $(MINUTES)

@@ -22,6 +22,7 @@ doc() {
 
 house() {
     cargo run --quiet --locked -p xtask -- house
+    cargo run --quiet --locked -p xtask -- mistakes --check
 }
 
 deny() {

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs every test and ends with one line that sums up. Tests whose names begin with `live_` record the running kernel:
-# they need root and hackbench, and are left out by name, with a line that says so, where one of the two is missing.
+# they need root and hackbench (one of them mkfs.ext4 too), and are left out by name, with a line that says so, where one
+# of the two is missing.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
 
 if is_root; then
-    scripts/setup.sh rt-tests
+    scripts/setup.sh rt-tests e2fsprogs
 else
     scripts/setup.sh
 fi

@@ -25,7 +25,7 @@ pub(super) struct Job {
 /// The thread that waits for the disk.
 #[derive(Debug)]
 pub(super) struct Syncer {
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<Box<Job>>>,
     failed: Receiver<Error>,
     thread: Option<JoinHandle<()>>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Syncer {
 impl Syncer {
     pub(super) fn start(dir: PathBuf) -> Result<Self> {
         // A job is taken when the thread has nothing else to do, or not at all: the next one holds all that it held.
-        let (jobs, next) = bounded::<Job>(0);
+        let (jobs, next) = bounded::<Box<Job>>(0);
         let (report, failed) = bounded(1);
         let work = {
             let dir = dir.clone();
@@ -57,7 +57,7 @@ impl Syncer {
     ///
     /// That of an earlier job.
     pub(super) fn offer(&self, job: Job) -> Result<bool> {
-        match self.jobs.as_ref().map(|jobs| jobs.try_send(job)) {
+        match self.jobs.as_ref().map(|jobs| jobs.try_send(Box::new(job))) {
             Some(Ok(())) => Ok(true),
             Some(Err(TrySendError::Full(_))) | None => Ok(false),
             Some(Err(TrySendError::Disconnected(_))) => Err(self.error()),
