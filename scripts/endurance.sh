@@ -21,6 +21,8 @@ trap cleanup EXIT
 
 "$CARGO_TARGET_DIR/release/schedtrace" record -o "$trace" --max-size "$size" -d "${minutes}m" &
 recorder=$!
+# Attaching takes long on a machine that is busy.
+while [ ! -e "$trace/meta.json" ] && kill -0 "$recorder" 2>/dev/null; do sleep 0.1; done
 # Two pairs that wake each other on every CPU, as fast as they can; perf's are the faster ones.
 pairs='perf bench sched pipe -l 100000000 & perf bench sched pipe -l 100000000'
 command -v perf >/dev/null || pairs='while :; do hackbench -p -g 1 -f 2 -l 100000; done'

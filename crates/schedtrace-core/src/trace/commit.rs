@@ -1,10 +1,12 @@
 //! `meta.json` and `commit.json`: what a trace says of itself, and how far it can be trusted while it is written.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::info::{LossCount, Removed};
@@ -144,7 +146,7 @@ impl MetaFile {
 
     /// Writes it so that a reader finds the old one or the new one, and nothing between; returns its size in bytes.
     pub(super) fn write(&self, dir: &Path) -> Result<u64> {
-        write(dir, META, serde_json::to_vec_pretty(self), true)
+        write(dir, META, serde_json::to_vec_pretty(self))
     }
 }
 
@@ -183,20 +185,20 @@ impl Commit {
         Ok(Some(commit))
     }
 
-    /// Writes it so that a reader finds the old one or the new one, and nothing between; returns its size in bytes. A
-    /// power cut may take it.
+    /// Writes it so that a reader finds the old one or the new one, and nothing between; returns the size in bytes of
+    /// both, which stay there. A power cut may take it.
     pub(super) fn write(&self, dir: &Path) -> Result<u64> {
-        write(dir, COMMIT, serde_json::to_vec(self), false)
+        exchange(dir, COMMIT, serde_json::to_vec(self))
     }
 
     /// The same, but it is on the disk afterwards: the end of a recording.
     pub(super) fn write_last(&self, dir: &Path) -> Result<u64> {
-        write(dir, COMMIT, serde_json::to_vec(self), true)
+        write(dir, COMMIT, serde_json::to_vec(self))
     }
 
     /// Writes the record of what is on the disk.
     pub(super) fn write_durable(&self, dir: &Path) -> Result<u64> {
-        write(dir, DURABLE, serde_json::to_vec(self), true)
+        write(dir, DURABLE, serde_json::to_vec(self))
     }
 
     /// What it says of a segment.
@@ -228,27 +230,59 @@ fn one_line(error: &serde_json::Error) -> String {
     untrusted::one_line(&error.to_string())
 }
 
-/// What a crash in the midst of [`write`] may leave.
-pub(super) fn temporary_files() -> impl Iterator<Item = String> {
-    [META, COMMIT, DURABLE].into_iter().map(temporary)
+/// Removes from a finished trace what only a recording has: its lock, its second record, and documents half-written.
+pub(super) fn remove_what_only_recorders_have(dir: &Path) -> Result<()> {
+    let documents = [META, COMMIT, DURABLE].map(temporary);
+    // The lock last: until then nobody else takes it for finished.
+    for name in documents.iter().map(String::as_str).chain([DURABLE, LOCK]) {
+        remove(&dir.join(name))?;
+    }
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("cannot remove", path)(e)),
+        _ => Ok(()),
+    }
 }
 
 fn temporary(name: &str) -> String {
     format!("{name}.tmp")
 }
 
-fn write(dir: &Path, name: &str, document: serde_json::Result<Vec<u8>>, sync: bool) -> Result<u64> {
+fn write(dir: &Path, name: &str, document: serde_json::Result<Vec<u8>>) -> Result<u64> {
     let path = dir.join(name);
     let bytes = document.map_err(|e| Error::io("cannot write", &path)(e.into()))?;
     let tmp = dir.join(temporary(name));
     let mut file = File::create(&tmp).map_err(Error::io("cannot create", &tmp))?;
-    let written = file.write_all(&bytes).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
-    written.map_err(Error::io("cannot write", &tmp))?;
+    file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(Error::io("cannot write", &tmp))?;
     std::fs::rename(&tmp, &path).map_err(Error::io("cannot replace", &path))?;
-    if sync {
-        sync_folder(dir)?;
-    }
+    sync_folder(dir)?;
     Ok(bytes.len() as u64)
+}
+
+/// The same without waiting for the disk, not even for the blocks of the old document to be given back, which a file
+/// system that is mounted with `discard` waits for: the two change places, and the old one's are used again.
+fn exchange(dir: &Path, name: &str, document: serde_json::Result<Vec<u8>>) -> Result<u64> {
+    let (path, tmp) = (dir.join(name), dir.join(temporary(name)));
+    let mut bytes = document.map_err(|e| Error::io("cannot write", &path)(e.into()))?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&tmp);
+    let mut file = file.map_err(Error::io("cannot create", &tmp))?;
+    // Space behind a document is part of JSON: nothing has to be cut off.
+    let there = file.metadata().map_err(Error::io("cannot read", &tmp))?.len();
+    bytes.resize(bytes.len().max(there.min(MAX_DOCUMENT) as usize), b' ');
+    file.write_all(&bytes).map_err(Error::io("cannot write", &tmp))?;
+    match renameat_with(CWD, &tmp, CWD, &path, RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        // Some file systems cannot do that, as those of a network.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            std::fs::rename(&tmp, &path).map_err(Error::io("cannot replace", &path))?;
+        }
+        Err(e) => return Err(Error::io("cannot replace", &path)(e.into())),
+    }
+    Ok(2 * bytes.len() as u64)
 }
 
 /// Makes what was created, renamed or removed in a folder survive a power cut.

@@ -74,9 +74,7 @@ pub fn repair(dir: impl AsRef<Path>) -> Result<Repair> {
         commit.segments.clear();
         commit.write_last(dir)?;
     }
-    for name in [commit::DURABLE, commit::LOCK].map(str::to_owned).into_iter().chain(commit::temporary_files()) {
-        remove(&dir.join(name))?;
-    }
+    commit::remove_what_only_recorders_have(dir)?;
     drop(lock);
     Ok(done)
 }
@@ -121,17 +119,10 @@ fn clear(dir: &Path, table: Table, keep: impl Fn(u32) -> bool) -> Result<()> {
                 .or(name.strip_suffix(".parquet.tmp"))
                 .is_some_and(|n| n.parse::<u32>().is_ok());
         if ours {
-            remove(&folder.join(&*name))?;
+            commit::remove(&folder.join(&*name))?;
         }
     }
     commit::sync_folder(&folder)
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("cannot remove", path)(e)),
-        _ => Ok(()),
-    }
 }
 
 /// The traces in a folder (`*.schedtrace`) whose recording was interrupted and that nobody records any more, as far as

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
+use super::commit;
 use super::info::Removed;
 use super::schema::Table;
 use super::segment::{Sealed, parquet_path};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::Nanos;
 
 /// The segments at rest, oldest first, and the limits they have to keep.
@@ -76,14 +77,7 @@ impl Retention {
 
 /// Removes the files of a segment.
 pub(super) fn remove(dir: &Path, segment: &Sealed) -> Result<()> {
-    for table in Table::ALL {
-        let path = parquet_path(dir, table, segment.seq);
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("cannot remove", &path)(e)),
-            _ => {}
-        }
-    }
-    Ok(())
+    Table::ALL.into_iter().try_for_each(|table| commit::remove(&parquet_path(dir, table, segment.seq)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::commit::{self, Commit, CommitState, DURABLE, InFlight, LOCK, MetaFile, SCHEMA, Totals, sync_folder};
+use super::commit::{self, Commit, CommitState, InFlight, LOCK, MetaFile, SCHEMA, Totals, sync_folder};
 use super::identity::Identities;
 use super::info::LossCount;
 use super::retention::{self, Retention};
@@ -102,6 +102,8 @@ pub struct TraceWriter {
     /// Segments that are not known to be at rest, oldest first.
     unsealed: VecDeque<Waiting>,
     retention: Retention,
+    /// What is beyond the limits and not part of the trace any more. Its files go with the next segment that is sealed.
+    overdue: Vec<Sealed>,
     counts: Counts,
     /// The time to which the stream has come.
     until: Nanos,
@@ -110,6 +112,7 @@ pub struct TraceWriter {
     synced: Instant,
     /// Segments begun and removed when the folders were last brought to the disk.
     folders_synced: (u32, u64),
+    meta_bytes: u64,
     document_bytes: u64,
 }
 
@@ -171,12 +174,14 @@ impl TraceWriter {
             syncer: Syncer::start(dir.clone())?,
             unsealed: VecDeque::new(),
             retention: Retention::new(options.max_bytes, options.max_age),
+            overdue: Vec::new(),
             counts: Counts::default(),
             until: Nanos::ZERO,
             boot_id: commit::boot_id(),
             committed: Instant::now(),
             synced: Instant::now(),
             folders_synced: (0, 0),
+            meta_bytes: 0,
             document_bytes: 0,
             dir,
             options,
@@ -225,7 +230,8 @@ impl TraceWriter {
         // A trace that has its setting has a commit too, whatever happens.
         let commit = self.commit(CommitState::Recording, Vec::new());
         let commit_bytes = commit.write_durable(&self.dir)? + commit.write_last(&self.dir)?;
-        self.document_bytes = commit_bytes + self.meta_file(meta).write(&self.dir)?;
+        self.meta_bytes = self.meta_file(meta).write(&self.dir)?;
+        self.document_bytes = self.meta_bytes + commit_bytes;
         self.flight = Some(Flight::create(&self.dir, 0, self.until)?);
         (self.committed, self.synced) = (Instant::now(), Instant::now());
         Ok(())
@@ -329,7 +335,8 @@ impl TraceWriter {
         let segment = flight.end(&written);
         let seq = segment.seq;
         self.unsealed.push_back(Waiting { segment: written, bytes: segment.bytes, files });
-        if !self.sealer.submit(segment) {
+        let job = SealJob { segment, remove: std::mem::take(&mut self.overdue) };
+        if !self.sealer.submit(job) {
             self.collect()?;
             return Err(self.sealer.died());
         }
@@ -353,13 +360,14 @@ impl TraceWriter {
         let newest = self.flight.as_mut().map(Flight::write_out).transpose()?;
         // The segment on its way to rest is there twice for a moment.
         let twice_bytes = self.unsealed.iter().map(|waiting| waiting.bytes).max().unwrap_or(0);
-        let other_bytes = self.in_flight_bytes() + twice_bytes + self.document_bytes;
-        let overdue = self.retention.overdue(other_bytes, self.until);
+        let overdue_bytes: u64 = self.overdue.iter().map(|segment| segment.bytes).sum();
+        let other_bytes = self.in_flight_bytes() + twice_bytes + overdue_bytes + self.document_bytes;
+        self.overdue.extend(self.retention.overdue(other_bytes, self.until));
         let segments = self.unsealed.iter().map(|waiting| waiting.segment.clone()).chain(newest).collect();
         let commit = self.commit(CommitState::Recording, segments);
-        commit.write(&self.dir)?;
+        let documents = commit.write(&self.dir)?;
+        self.document_bytes = self.document_bytes.max(self.meta_bytes + documents);
         self.committed = Instant::now();
-        overdue.iter().try_for_each(|segment| retention::remove(&self.dir, segment))?;
         if self.synced.elapsed() >= self.options.sync_interval {
             self.offer(commit)?;
         }
@@ -403,14 +411,11 @@ impl TraceWriter {
             return Err(self.sealer.died());
         }
         self.syncer.finish()?;
-        let overdue = self.retention.overdue(self.document_bytes, self.until);
-        let meta_bytes = self.meta_file(meta).write(&self.dir)?;
-        self.document_bytes = meta_bytes + self.commit(CommitState::Finished, Vec::new()).write_last(&self.dir)?;
-        overdue.iter().try_for_each(|segment| retention::remove(&self.dir, segment))?;
-        for name in [DURABLE, LOCK] {
-            let path = self.dir.join(name);
-            std::fs::remove_file(&path).map_err(Error::io("cannot remove", &path))?;
-        }
+        self.overdue.extend(self.retention.overdue(self.document_bytes, self.until));
+        self.meta_bytes = self.meta_file(meta).write(&self.dir)?;
+        self.document_bytes = self.meta_bytes + self.commit(CommitState::Finished, Vec::new()).write_last(&self.dir)?;
+        self.overdue.drain(..).try_for_each(|segment| retention::remove(&self.dir, &segment))?;
+        commit::remove_what_only_recorders_have(&self.dir)?;
         self.lock = None;
         Ok(())
     }
@@ -445,10 +450,18 @@ impl Sink for TraceWriter {
     }
 }
 
-/// Turns segments into Parquet on a thread of its own, one after the other, so that recording goes on meanwhile.
+/// A segment to turn into Parquet, after others have made way for it.
+#[derive(Debug)]
+struct SealJob {
+    segment: Unsealed,
+    remove: Vec<Sealed>,
+}
+
+/// Turns segments into Parquet on a thread of its own, one after the other, so that recording goes on meanwhile. All that
+/// may wait for the disk happens there: also giving the blocks of removed files back.
 #[derive(Debug)]
 struct Sealer {
-    jobs: Option<Sender<Unsealed>>,
+    jobs: Option<Sender<SealJob>>,
     done: Receiver<Result<Sealed>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -456,14 +469,15 @@ struct Sealer {
 impl Sealer {
     fn start(dir: PathBuf) -> Result<Self> {
         // So many segments wait while one is worked on; one more blocks the recorder until there is room.
-        let (jobs, next) = bounded::<Unsealed>(WAITING_SEGMENTS);
+        let (jobs, next) = bounded::<SealJob>(WAITING_SEGMENTS);
         // There is room for all of them, and for those that were done since somebody asked.
         let (report, done) = bounded(8 * WAITING_SEGMENTS);
         let work = {
             let dir = dir.clone();
             move || {
-                for segment in next {
-                    let sealed = segment::seal(&dir, &segment);
+                for SealJob { segment, remove } in next {
+                    let removed = remove.iter().try_for_each(|segment| retention::remove(&dir, segment));
+                    let sealed = removed.and_then(|()| segment::seal(&dir, &segment));
                     let failed = sealed.is_err();
                     if report.send(sealed).is_err() || failed {
                         return;
@@ -477,8 +491,8 @@ impl Sealer {
     }
 
     /// Whether the thread took it; if not, its error is in `done`.
-    fn submit(&self, segment: Unsealed) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.send(segment).is_ok())
+    fn submit(&self, job: SealJob) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
     }
 
     /// Waits until all segments are at rest, or one failed.
