@@ -30,7 +30,7 @@ pub(super) const LOCK: &str = "lock";
 /// The largest document that is read, in bytes; a topology of 10,000 CPUs takes 1 MiB.
 const MAX_DOCUMENT: u64 = 16 << 20;
 /// The most segments in flight that a commit may name: the newest, and those that wait to be sealed.
-const MAX_IN_FLIGHT: usize = 16;
+const MAX_IN_FLIGHT: usize = 64;
 
 /// `meta.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -29,10 +29,11 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 << 10..=256 << 20;
 const MIN_MAX_BYTES: u64 = 1 << 20;
 /// So many commits between two times that they are brought to the disk.
 const COMMITS_PER_SYNC: u32 = 4;
-/// So many segments may wait to be turned into Parquet.
-const WAITING_SEGMENTS: usize = 2;
-/// All that is in flight may grow to the size of so many segments.
-const IN_FLIGHT_SEGMENTS: u64 = 4;
+/// So many segments may wait to be turned into Parquet, and take so many bytes, where no limit of size says less.
+const WAITING_SEGMENTS: usize = 16;
+const WAITING_BYTES: u64 = 1 << 30;
+/// A segment that is to be sorted when it comes to rest is held in memory: it does not grow beyond this for want of room.
+const GROWN_BYTES: u64 = 32 << 20;
 /// A limit is kept in so many steps: each segment is at most this part of it.
 const SEGMENTS_PER_LIMIT: u64 = 16;
 
@@ -277,12 +278,17 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// Whether a segment that is large enough should make way for the next. Where the disk does not keep up it grows for
-    /// a while, which costs the disk less, before the recorder has to wait.
+    /// Whether a segment that is large enough should make way for the next. Where the disk or the CPUs do not keep up,
+    /// segments wait, and then the newest one grows, which costs less than many small ones; then the recorder has to wait.
     fn has_room(&mut self) -> Result<bool> {
         self.collect()?;
-        let most = self.options.segment_bytes * IN_FLIGHT_SEGMENTS;
-        Ok(self.unsealed.len() < WAITING_SEGMENTS || self.in_flight_bytes() >= most)
+        let most = self.options.max_bytes.map_or(WAITING_BYTES, |max| WAITING_BYTES.min(max / 2));
+        while self.in_flight_bytes() >= most && !self.unsealed.is_empty() {
+            let sealed = self.sealer.done.recv().map_err(|_| self.sealer.died())?;
+            self.note(sealed?);
+        }
+        let bytes = self.flight.as_ref().map_or(0, Flight::new_bytes);
+        Ok(self.unsealed.len() < WAITING_SEGMENTS / 2 || bytes >= GROWN_BYTES)
     }
 
     #[inline]
@@ -346,11 +352,14 @@ impl TraceWriter {
     /// Takes note of the segments that came to rest.
     fn collect(&mut self) -> Result<()> {
         while let Ok(sealed) = self.sealer.done.try_recv() {
-            let sealed = sealed?;
-            self.unsealed.retain(|waiting| waiting.segment.seq != sealed.seq);
-            self.retention.add(sealed);
+            self.note(sealed?);
         }
         Ok(())
+    }
+
+    fn note(&mut self, sealed: Sealed) {
+        self.unsealed.retain(|waiting| waiting.segment.seq != sealed.seq);
+        self.retention.add(sealed);
     }
 
     /// Writes everything out, says so in the commit record, and removes what is beyond the limits. Now and then also
@@ -471,7 +480,7 @@ impl Sealer {
         // So many segments wait while one is worked on; one more blocks the recorder until there is room.
         let (jobs, next) = bounded::<SealJob>(WAITING_SEGMENTS);
         // There is room for all of them, and for those that were done since somebody asked.
-        let (report, done) = bounded(8 * WAITING_SEGMENTS);
+        let (report, done) = bounded(4 * WAITING_SEGMENTS);
         let work = {
             let dir = dir.clone();
             move || {
