@@ -175,7 +175,17 @@ impl Commit {
         commit.map(|commit| (commit, Known::Written)).ok_or_else(missing)
     }
 
+    /// A reader that is held up between opening and reading a record may find it half-written, since the two take turns
+    /// ([`exchange`]): then it looks again.
     fn read_file(dir: &Path, name: &str) -> Result<Option<Self>> {
+        let again = |error| match error {
+            Error::Damaged { .. } => Self::read_file_once(dir, name),
+            error => Err(error),
+        };
+        Self::read_file_once(dir, name).or_else(again).or_else(again)
+    }
+
+    fn read_file_once(dir: &Path, name: &str) -> Result<Option<Self>> {
         let path = dir.join(name);
         let Some(bytes) = untrusted::read_small(&path, MAX_DOCUMENT)? else { return Ok(None) };
         let commit: Self = document(&bytes).map_err(|e| Error::damaged(&path, one_line(&e)))?;
