@@ -504,9 +504,11 @@ mod tests {
         lives
     }
 
-    /// Short children one after the other, all with one thread id, as far as nobody else takes it.
+    /// Where a thread id can be asked for; a kernel without `CONFIG_CHECKPOINT_RESTORE` has no such file.
+    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+
+    /// Short children one after the other, all with one thread id where it can be asked for and nobody else takes it.
     fn children_of_one_tid() {
-        const LAST: &str = "/proc/sys/kernel/ns_last_pid";
         let mut cpu = rustix::thread::CpuSet::new();
         cpu.set(0);
         // On one CPU, so that a structure that is given back is the next to be taken.
@@ -515,7 +517,8 @@ mod tests {
             std::process::Command::new("/bin/true").spawn().and_then(|mut child| child.wait().map(|_| child.id()));
         let free = free.unwrap();
         for _ in 0..100 {
-            std::fs::write(LAST, (free - 1).to_string()).unwrap();
+            let asked = std::fs::write(LAST, (free - 1).to_string());
+            assert!(asked.is_ok() || !std::path::Path::new(LAST).exists(), "{asked:?}");
             assert!(std::process::Command::new("/bin/true").status().unwrap().success());
             // The kernel gives a task's structure back after a grace period.
             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -535,7 +538,8 @@ mod tests {
     fn live_who_reuses_a_pointer_or_a_thread_id_is_another_life() {
         let seen = std::thread::spawn(|| lives(0, children_of_one_tid)).join().unwrap();
         let (pointers, tids) = (reused(&seen, |life| life.pointer), reused(&seen, |life| life.tid));
-        assert!(pointers > 0 && tids > 0, "{pointers} pointers and {tids} thread ids were reused");
+        let can_ask = std::path::Path::new(LAST).exists();
+        assert!(pointers > 0 && (tids > 0 || !can_ask), "{pointers} pointers and {tids} thread ids were reused");
         let mut ids: HashMap<Life, u32> = HashMap::new();
         let mut owners: HashMap<u32, Life> = HashMap::new();
         for &(life, id) in &seen {
@@ -548,7 +552,8 @@ mod tests {
     fn live_without_storage_too() {
         let seen = std::thread::spawn(|| lives(1, children_of_one_tid)).join().unwrap();
         let both = reused(&seen, |life| (life.pointer, life.tid));
-        assert!(both > 0, "pointer and thread id were reused together");
+        let can_ask = std::path::Path::new(LAST).exists();
+        assert!(both > 0 || !can_ask, "pointer and thread id were reused together");
         let decoder = decoder();
         let mut owners: HashMap<TaskId, Life> = HashMap::new();
         for (life, id) in seen.into_iter().filter(|(_, id)| *id == 0) {
