@@ -12,6 +12,10 @@ use schedtrace_core::{Cpu, Nanos, TaskId};
 
 use super::recording::Trace;
 
+/// A wakeup that takes the CPU has it by then, in an interrupt on a virtual machine too. Who waits longer waits for a
+/// tick, which reads the clock again.
+const AT_ONCE_NS: u64 = 100_000;
+
 /// For each thread: all time between a wakeup and the switch that directly followed it on that CPU, of switches to
 /// this thread and away from it.
 pub fn unread(trace: &Trace) -> HashMap<TaskId, u64> {
@@ -36,8 +40,8 @@ impl Observer for Direct {
     fn waited(&mut self, wait: &Waited<'_>, _: &Seen<'_>) {
         let woken = matches!(wait.cause, Cause::Woken(_) | Cause::New(_));
         let Some(&(at, prev, before)) = self.last.get(&wait.cpu.cpu) else { return };
-        if woken && wait.end == WaitEnd::Ran && at == wait.until && wait.from > before {
-            let span = (wait.until - wait.from).0;
+        let span = (wait.until - wait.from).0;
+        if woken && wait.end == WaitEnd::Ran && at == wait.until && wait.from >= before && span < AT_ONCE_NS {
             *self.unread.entry(wait.task.id).or_default() += span;
             *self.unread.entry(prev).or_default() += span;
         }

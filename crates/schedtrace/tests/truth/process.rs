@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
-use super::procfs::{self, Reading};
+use super::procfs::{self, Reading, Rest};
 use super::workload;
 
 /// One thread, or one process of one thread, whose figures are known.
@@ -16,23 +16,27 @@ pub struct Measured {
     /// The moment at which the kernel's figures hold, where that is not the end of the recording.
     pub until_ns: Option<u64>,
     before: Reading,
-    /// The thread id that it has at the end.
-    rests_as: u32,
+    rests: Rest,
 }
 
 impl Measured {
+    /// Whether it is one of the many processes that a workload creates.
+    pub fn is_child(&self) -> bool {
+        self.name.starts_with("child ")
+    }
+
     /// A process that began while it was recorded, and is not read yet.
-    pub fn from_its_start(tid: u32) -> Self {
-        let name = format!("child {tid}");
-        Self { name, tid, theirs: Reading::default(), until_ns: None, before: Reading::default(), rests_as: tid }
+    pub fn from_its_start(name: &str, tid: u32) -> Self {
+        let (theirs, before) = (Reading::default(), Reading::default());
+        Self { name: name.to_owned(), tid, theirs, until_ns: None, before, rests: Rest::Zombie(tid) }
     }
 }
 
 /// Reads the figures of those that rest now, and have not told them themselves.
 pub fn read_at_rest(measured: &mut [Measured]) {
     let mut resting: Vec<&mut Measured> = measured.iter_mut().filter(|thread| thread.until_ns.is_none()).collect();
-    let tids: Vec<u32> = resting.iter().map(|thread| thread.rests_as).collect();
-    for (thread, after) in resting.iter_mut().zip(procfs::settled(&tids)) {
+    let rests: Vec<Rest> = resting.iter().map(|thread| thread.rests).collect();
+    for (thread, after) in resting.iter_mut().zip(procfs::settled(&rests)) {
         thread.theirs = after.since(thread.before);
     }
 }
@@ -62,13 +66,9 @@ impl Process {
                 _ => {}
             }
         }
-        let tids: Vec<u32> = process.threads.iter().map(|&(_, tid, _)| tid).collect();
-        process.threads.iter_mut().zip(procfs::settled(&tids)).for_each(|(thread, before)| thread.2 = before);
+        let rests: Vec<Rest> = process.threads.iter().map(|&(_, tid, _)| Rest::Asleep(tid)).collect();
+        process.threads.iter_mut().zip(procfs::settled(&rests)).for_each(|(thread, before)| thread.2 = before);
         process
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// The next thing it tells.
@@ -118,11 +118,11 @@ impl Process {
                 theirs,
                 until_ns,
                 before: *before,
-                rests_as: if executor.is_some() { self.child.id() } else { *tid },
+                rests: Rest::Asleep(if executor.is_some() { self.child.id() } else { *tid }),
             });
         }
         // These began while they were recorded.
-        measured.extend(children.into_iter().map(Measured::from_its_start));
+        measured.extend(children.into_iter().map(|pid| Measured::from_its_start(&format!("child {pid}"), pid)));
         read_at_rest(&mut measured);
         measured
     }

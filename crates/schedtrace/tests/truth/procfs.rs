@@ -56,22 +56,38 @@ fn state(tid: u32) -> Option<char> {
     field(&status, "State:")?.chars().next()
 }
 
-/// The figures of threads that do nothing: each sleeps, or has ended and is not waited for yet. Waits until two
-/// readings, some time apart, say the same.
-pub fn settled(tids: &[u32]) -> Vec<Reading> {
+/// A thread that does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// The thread with this id sleeps.
+    Asleep(u32),
+    /// The process with this id has ended and is not waited for.
+    Zombie(u32),
+}
+
+impl Rest {
+    fn reading(self) -> Option<Reading> {
+        let (tid, expected) = match self {
+            Self::Asleep(tid) => (tid, 'S'),
+            Self::Zombie(tid) => (tid, 'Z'),
+        };
+        Reading::of(tid).filter(|_| state(tid) == Some(expected))
+    }
+}
+
+/// The figures of threads that do nothing: waits until two readings, some time apart, say the same.
+pub fn settled(threads: &[Rest]) -> Vec<Reading> {
     let begun = Instant::now();
     let mut last: Option<Vec<Reading>> = None;
     loop {
-        let resting = |&tid: &u32| Reading::of(tid).filter(|_| matches!(state(tid), Some('S' | 'Z')));
-        let now: Option<Vec<Reading>> = tids.iter().map(resting).collect();
+        let now: Option<Vec<Reading>> = threads.iter().map(|thread| thread.reading()).collect();
         if let (Some(last), Some(now)) = (&last, &now)
             && last == now
         {
             return now.clone();
         }
         last = now;
-        let states = || tids.iter().map(|&tid| (tid, state(tid))).collect::<Vec<_>>();
-        assert!(begun.elapsed() < Duration::from_secs(30), "threads do not come to rest: {:?}", states());
+        assert!(begun.elapsed() < Duration::from_secs(30), "these do not come to rest: {threads:?}");
         thread::sleep(Duration::from_millis(20));
     }
 }

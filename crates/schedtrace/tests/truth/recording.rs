@@ -1,7 +1,7 @@
 //! A recording by the real command, in a process of its own: its reports, and its events one by one.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -67,10 +67,6 @@ pub struct Recording {
 }
 
 impl Recording {
-    pub fn trace(&self) -> &Path {
-        &self.trace
-    }
-
     /// What a user is told, thread by thread; up to a moment, if one is given.
     pub fn report(&self, until_ns: Option<u64>) -> Report {
         let mut command = schedtrace();
@@ -123,8 +119,6 @@ pub struct Ours {
     pub waits: u64,
     pub voluntary: u64,
     pub involuntary: u64,
-    /// Wakeups of it while it was on a CPU or on a run queue.
-    pub while_runnable: u64,
 }
 
 impl Report {
@@ -147,9 +141,6 @@ impl Report {
         }
         if let Some(row) = self.row("switches", task) {
             (ours.voluntary, ours.involuntary) = (number(&row["voluntary"]), number(&row["involuntary"]));
-        }
-        if let Some(row) = self.row("wakeups", task) {
-            ours.while_runnable = number(&row["while_runnable"]);
         }
         ours
     }

@@ -97,16 +97,15 @@ impl Table {
         self.rows.push(Row { thread: thread.to_owned(), source, ours, theirs, allowed });
     }
 
-    /// Takes over another table's rows as one line each per source: their sums, if all of them hold. What does not
-    /// hold is taken over as it is.
+    /// Takes over the sums of another table's rows, source by source, and what counts in it differ.
     pub fn summed(&mut self, name: &str, of: &Self) {
-        let mut sums: Vec<(Row, u64)> = Vec::new();
+        let mut sums: Vec<Row> = Vec::new();
         for row in &of.rows {
-            if !row.holds() {
+            if matches!(row.allowed, Allowed::Nothing) && !row.holds() {
                 self.rows.push(row.clone());
             }
-            let Some((sum, lives)) = sums.iter_mut().find(|(sum, _)| sum.source == row.source) else {
-                sums.push((Row { thread: name.to_owned(), ..row.clone() }, 1));
+            let Some(sum) = sums.iter_mut().find(|sum| sum.source == row.source) else {
+                sums.push(Row { thread: name.to_owned(), ..row.clone() });
                 continue;
             };
             sum.ours += row.ours;
@@ -114,12 +113,9 @@ impl Table {
             if let (Allowed::Percent { and_ns }, Allowed::Percent { and_ns: more }) = (&mut sum.allowed, row.allowed) {
                 *and_ns += more;
             }
-            *lives += 1;
         }
-        if let Some((_, lives)) = sums.first() {
-            self.note(format!("{name}: the sums of {lives} lives, each of which was checked by itself as well"));
-        }
-        self.rows.extend(sums.into_iter().map(|(sum, _)| sum));
+        self.note(format!("{name}: sums; the counts of each were compared by themselves, too"));
+        self.rows.extend(sums);
     }
 
     /// Whether every count is the same.
@@ -127,9 +123,10 @@ impl Table {
         self.rows.iter().all(|row| matches!(row.allowed, Allowed::Percent { .. }) || row.holds())
     }
 
-    /// Whether every time is near enough.
-    pub fn times_hold(&self) -> bool {
-        self.rows.iter().all(|row| matches!(row.allowed, Allowed::Nothing) || row.holds())
+    /// The rows with times that are too far away.
+    pub fn wrong_times(&self) -> Vec<String> {
+        let wrong = self.rows.iter().filter(|row| matches!(row.allowed, Allowed::Percent { .. }) && !row.holds());
+        wrong.map(Row::text).collect()
     }
 
     /// Prints the rows, and fails if one does not hold.

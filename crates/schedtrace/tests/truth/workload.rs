@@ -22,7 +22,7 @@ use super::procfs::Reading;
 /// Which workload to be.
 pub const WORKLOAD: &str = "SCHEDTRACE_TRUTH_WORKLOAD";
 
-/// A process that is a workload; `name` and its arguments, separated by blanks.
+/// A process that is a workload.
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "a_process_under_test", "--nocapture", "--test-threads=1"]);
@@ -83,12 +83,15 @@ struct Threads {
 }
 
 impl Threads {
-    /// A thread that does `work` between the gates. If `ends`, it ends instead of waiting at the second gate.
-    fn add(&mut self, name: &str, ends: bool, work: impl FnOnce() + Send + 'static) {
+    /// A thread that does `work` between the gates, on one CPU if that is told. If `ends`, it ends instead of waiting at the second gate.
+    fn add(&mut self, name: &str, cpu: Option<usize>, ends: bool, work: impl FnOnce() + Send + 'static) {
         let (mut gate, open) = std::io::pipe().unwrap();
         let (told, told_tid) = std::sync::mpsc::channel();
         let at = name.to_owned();
         let body = move || {
+            // Now, and not while it goes to sleep: on a thread that is moved while it leaves its run queue lazily,
+            // Linux 6.18 counts all of its sleep as a wait in `schedstat`.
+            cpu.into_iter().for_each(|cpu| pin(None, cpu));
             told.send(tid()).unwrap();
             drop(told);
             // Its end is that of the process.
@@ -110,20 +113,20 @@ impl Threads {
 
     /// A thread that waits at the second gate when it has worked.
     fn work(&mut self, name: &str, work: impl FnOnce() + Send + 'static) {
-        self.add(name, false, work);
+        self.add(name, None, false, work);
     }
 
     /// A thread that stays on one CPU.
     fn pinned(&mut self, name: &str, cpu: usize, work: impl FnOnce() + Send + 'static) {
-        self.add(name, false, work);
-        pin(self.tids.get(name).copied(), cpu);
+        self.add(name, Some(cpu), false, work);
     }
 
     /// Two threads that wake each other in turns through pipes and spin between; each on its CPU, if that is told.
     fn ping_pong(&mut self, names: [&str; 2], cpus: Option<[usize; 2]>, rounds: u32, between: Duration) {
         let (mut ping_read, mut ping_write) = std::io::pipe().unwrap();
         let (mut pong_read, mut pong_write) = std::io::pipe().unwrap();
-        self.work(names[0], move || {
+        let cpu = |at: usize| cpus.map(|cpus| cpus[at]);
+        self.add(names[0], cpu(0), false, move || {
             let mut byte = [0];
             for _ in 0..rounds {
                 spin(between);
@@ -131,7 +134,7 @@ impl Threads {
                 pong_read.read_exact(&mut byte).unwrap();
             }
         });
-        self.work(names[1], move || {
+        self.add(names[1], cpu(1), false, move || {
             let mut byte = [0];
             for _ in 0..rounds {
                 ping_read.read_exact(&mut byte).unwrap();
@@ -139,9 +142,6 @@ impl Threads {
                 pong_write.write_all(&byte).unwrap();
             }
         });
-        if let Some(cpus) = cpus {
-            names.iter().zip(cpus).for_each(|(&name, cpu)| pin(self.tids.get(name).copied(), cpu));
-        }
     }
 
     /// Lets them work, and ends when the test closes standard input.
@@ -163,10 +163,9 @@ impl Threads {
 /// Is the workload that the environment names, if it names one.
 pub fn main() {
     let Ok(name) = std::env::var(WORKLOAD) else { return };
-    let mut words = name.split(' ');
     let cpus = cpus();
     let mut threads = Threads::default();
-    match words.next().unwrap() {
+    match name.as_str() {
         "pinned" => pinned(&mut threads, *cpus.last().unwrap()),
         "unpinned" => unpinned(&mut threads, cpus.len()),
         "blocking" => blocking(&mut threads, &cpus),
@@ -179,7 +178,6 @@ pub fn main() {
         "exiting" => exiting(&mut threads),
         "awake" => woken_while_running(&mut threads, &cpus),
         "mixed" => mixed(&mut threads, &cpus),
-        "life" => return life(words.next().unwrap(), words.next().unwrap().parse().unwrap()),
         other => panic!("no workload is called {other}"),
     }
     threads.run();
@@ -308,7 +306,7 @@ fn exiting(threads: &mut Threads) {
     for n in 0..4 {
         let name = format!("exiting-{n}");
         let of = name.clone();
-        threads.add(&name, true, move || {
+        threads.add(&name, None, true, move || {
             for _ in 0..20 {
                 spin(ms(2));
                 thread::sleep(ms(1));
@@ -336,40 +334,28 @@ fn tell_figures(name: &str) {
     }
 }
 
-/// A thread that reads what comes and is about to sleep when the next byte comes from another CPU, beside a hog, so that
-/// a wait that is none would be long.
+/// A thread that reads what comes, and is often about to sleep when the next byte comes from another CPU. It shares its
+/// CPU with a hog, so that a wait that is none would be long.
 fn woken_while_running(threads: &mut Threads, cpus: &[usize]) {
     let (first, last) = (cpus[0], *cpus.last().unwrap());
     let (mut read, mut write) = std::io::pipe().unwrap();
     threads.pinned("woken", last, move || {
         let mut bytes = [0; 64];
-        while read.read(&mut bytes).unwrap() > 0 {}
+        let mut n = 0;
+        while read.read(&mut bytes).unwrap() > 0 {
+            n += 1;
+            // So that it uses its slice up, and has to wait for the next one.
+            spin(if n % 15 == 0 { us(1500) } else { us(0) });
+        }
     });
     threads.pinned("waker", first, move || {
-        let begun = Instant::now();
-        let mut pause = 0;
-        while begun.elapsed() < ms(250) {
+        for n in 0..2000 {
             write.write_all(&[0]).unwrap();
             // Of many lengths, so that some of them end just when the reader goes to sleep.
-            pause = (pause + 97) % 6000;
-            spin(Duration::from_nanos(pause));
+            spin(Duration::from_nanos(n * 977 % 30_000));
         }
     });
-    threads.pinned("hog", last, || {
-        for _ in 0..30 {
-            spin(ms(4));
-            thread::sleep(ms(3));
-        }
-    });
-}
-
-/// One life of a process, told by its name and how much it works.
-fn life(name: &str, work: u32) {
-    fs::write("/proc/self/comm", name).unwrap();
-    for _ in 0..work {
-        spin(ms(1));
-        thread::sleep(us(500));
-    }
+    threads.pinned("hog", last, || spin(ms(400)));
 }
 
 /// A little of everything: interrupts, remote wakeups, migrations on wakeup, forks, new names, yields.

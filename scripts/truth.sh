@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Prints the table of truth: records threads whose behaviour is known, and compares what schedtrace says of them with
+# what the kernel counts (/proc/TID/schedstat, /proc/TID/status) and with what ftrace shows. Needs root; fails if a row
+# does not hold.
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+source "$(dirname "$0")/env.sh"
+
+is_root || die "recording needs root: run it as root, then try again"
+scripts/setup.sh
+cargo test --locked -p schedtrace --test truth -- live_ --nocapture --test-threads=1
