@@ -2,7 +2,7 @@
 # ~/.cache/schedtrace/target.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bpf truth kills mistakes endurance
+.PHONY: help demo test truth kills mistakes endurance lint bpf
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,14 +13,14 @@ demo: ## Record this machine for five seconds, and report why tasks waited
 test: ## Run every test; as root, those on the running kernel too
 	@scripts/test.sh
 
+truth: ## Print what is reported beside what the kernel and ftrace say of the same threads, and the books of starved recorders
+	@scripts/truth.sh
+
 lint: ## Formatting, clippy, documentation, shell scripts, licences, and the rules of the house
 	@scripts/lint.sh
 
 bpf: ## Rebuild the BPF objects with the pinned clang
 	@scripts/bpf.sh
-
-truth: ## Print what is reported beside what the kernel says of the same threads, and the books of starved recorders
-	@scripts/truth.sh
 
 kills: ## Kill 50 recorders at random moments, and print what was found of each
 	@scripts/kills.sh
