@@ -2,16 +2,18 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "live")]
 
+mod support;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 use rustix::process::{Pid, Signal, kill_process};
 use schedtrace_core::live::Collector;
 use schedtrace_core::{Batch, OnFull, Pipeline, Poll, Source};
+use support::InKernel;
 
 const HOW: &str = "SCHEDTRACE_TEST_END";
 
@@ -46,11 +48,6 @@ fn child_that_ends() {
     }
 }
 
-/// Programs, maps and links in the kernel.
-fn in_kernel() -> [usize; 3] {
-    [ProgInfoIter::default().count(), MapInfoIter::default().count(), LinkInfoIter::default().count()]
-}
-
 fn child(how: &str) -> Child {
     // Whoever runs the tests may have had signals ignored, as a shell does for what it puts into the background.
     let mut child = Command::new("env")
@@ -72,27 +69,19 @@ fn child(how: &str) -> Child {
 
 #[test]
 fn live_nothing_is_left_in_the_kernel_however_it_ends() {
-    let before = in_kernel();
+    let before = InKernel::now();
     let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::KILL, Signal::QUIT].map(Some);
     let panics = ["a panic", "an abort", "an exit", "a panic in a thread", "a panic in a sink"];
     let ends = signals.map(|signal| ("a signal", signal)).into_iter().chain(panics.map(|how| (how, None)));
     for (how, signal) in ends {
         let mut child = child(how);
         if let Some(signal) = signal {
-            let during = in_kernel();
-            assert!(
-                during.iter().zip(before).all(|(during, before)| *during > before),
-                "{during:?}, before {before:?}"
-            );
+            let during = before.new_since();
+            assert!(during.iter().all(|new| *new > 0), "its programs, maps and links: {during:?}");
             kill_process(Pid::from_child(&child), signal).unwrap();
         }
         let status = child.wait().unwrap();
         assert_eq!(status.signal().is_some(), signal.is_some() || how == "an abort", "{how}: {status}");
-        // The kernel frees programs and maps after a grace period.
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while in_kernel() != before {
-            assert!(Instant::now() < deadline, "{how} {signal:?} left {:?}, before {before:?}", in_kernel());
-            thread::sleep(Duration::from_millis(20));
-        }
+        before.assert_nothing_new_remains(&format!("{how} {signal:?}"));
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
 use schedtrace_core::{Comm, Context, Cpu, Event, EventKind, Kind, Nanos, Source, TaskId, Waker};
-use support::{ONE, assert_switches, datagrams, monotonic, ping_pong, record, sleeper, truth};
+use support::{InKernel, ONE, assert_switches, datagrams, monotonic, ping_pong, record, sleeper, truth};
 
 #[test]
 fn live_switches_are_those_that_the_kernel_counts() {
@@ -323,27 +323,17 @@ fn live_the_snapshot_says_who_was_running() {
 fn live_nothing_is_left_behind() {
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let ours = || {
-        let programs = libbpf_rs::query::ProgInfoIter::default();
-        let names: Vec<_> = programs.map(|p| p.name.to_string_lossy().into_owned()).collect();
-        names.into_iter().filter(|name| name == "sched_switch" || name == "list_tasks").count()
-    };
-    let before = (open(), ours());
+    let (files, before) = (open(), InKernel::now());
     for _ in 0..3 {
         let mut collector = Collector::builder().start().unwrap();
         let _ = collector.poll(Instant::now() + Duration::from_millis(100)).unwrap();
-        assert!(ours() > before.1);
+        assert!(before.new_since().iter().all(|new| *new > 0), "it has programs, maps and links");
         drop(collector);
+        assert_eq!(open(), files, "open files");
     }
     drop(Collector::builder().load().unwrap());
-    // The kernel frees programs and maps after a grace period.
-    for _ in 0..100 {
-        if open() == before.0 && ours() <= before.1 {
-            return;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{:?} open files and loaded programs, before {before:?}", (open(), ours()));
+    assert_eq!(open(), files, "open files");
+    before.assert_nothing_new_remains("a collector");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -119,7 +120,37 @@ fn mixture() {
 /// Rings of a few pages, and a reader that comes rarely and is never woken.
 fn starved(policy: ShardPolicy) -> CollectorBuilder {
     let bytes = rustix::param::page_size() * 16;
-    Collector::builder().shards(policy).ring_bytes(bytes).drain_interval(Duration::from_millis(300)).wake_at(1.0)
+    Collector::builder().shards(policy).ring_bytes(bytes).drain_interval(Duration::from_secs(1)).wake_at(1.0)
+}
+
+/// A workload whose progress a reader can wait for, so that how much piles up meanwhile is no matter of time.
+struct Rounds {
+    played: Mutex<u32>,
+    changed: Condvar,
+}
+
+impl Rounds {
+    const ALL: u32 = 40;
+
+    fn new() -> Self {
+        Self { played: Mutex::new(0), changed: Condvar::new() }
+    }
+
+    fn play(&self) {
+        children(5);
+        for _ in 0..Self::ALL {
+            ping_pong(1000);
+            *self.played.lock().unwrap() += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for `n` more rounds, or the last.
+    fn wait_for(&self, n: u32) {
+        let played = self.played.lock().unwrap();
+        let enough = Self::ALL.min(*played + n);
+        drop(self.changed.wait_while(played, |played| *played < enough).unwrap());
+    }
 }
 
 #[test]
@@ -133,14 +164,14 @@ fn live_with_room_enough_every_run_arrives() {
 #[test]
 fn live_a_starved_reader_loses_what_is_told() {
     for policy in [ShardPolicy::PerCpu, ShardPolicy::Single] {
-        // Also the ring for lifecycles, which takes some fifty children at a time.
+        // Also the ring for lifecycles, which takes some hundred threads at a time.
         let recorded = record_and_balance(
             "a starved reader",
             starved(policy),
             |_| (),
             || {
                 mixture();
-                children(300);
+                (0..3000).for_each(|_| thread::spawn(|| ()).join().unwrap());
             },
         );
         for kind in [Kind::Switch, Kind::Waking, Kind::Fork, Kind::Exit, Kind::Identity] {
@@ -153,39 +184,23 @@ fn live_a_starved_reader_loses_what_is_told() {
 
 #[test]
 fn live_a_stopped_reader_loses_what_is_told() {
-    let stopped = AtomicBool::new(false);
-    // Nobody polls for a second: chunks pile up before the merge, and then records in the rings.
+    let rounds = Rounds::new();
+    // Nobody polls for many rounds: chunks pile up before the merge, and then records in the rings.
     let pace = |turn| {
         if turn == 5 {
-            thread::sleep(Duration::from_secs(1));
-            stopped.store(true, Ordering::Release);
+            rounds.wait_for(Rounds::ALL - 5);
         }
     };
-    let builder = Collector::builder().ring_bytes(1 << 20).drain_interval(Duration::from_millis(20));
-    let recorded = record_and_balance("a stopped reader", builder, pace, || {
-        while !stopped.load(Ordering::Acquire) {
-            ping_pong(2000);
-        }
-        ping_pong(2000);
-    });
+    let builder = Collector::builder().ring_bytes(256 << 10).drain_interval(Duration::from_millis(20));
+    let recorded = record_and_balance("a stopped reader", builder, pace, || rounds.play());
     assert!(recorded.lost(Kind::Switch) > 0, "{:?}", recorded.lost);
 }
 
 #[test]
 fn live_a_slow_reader_loses_what_is_told() {
-    let done = AtomicBool::new(false);
-    let pace = |_| {
-        if !done.load(Ordering::Acquire) {
-            thread::sleep(Duration::from_millis(200));
-        }
-    };
+    let rounds = Rounds::new();
     let builder = Collector::builder().ring_bytes(256 << 10).drain_interval(Duration::from_millis(5));
-    let recorded = record_and_balance("a slow reader", builder, pace, || {
-        for _ in 0..10 {
-            ping_pong(2000);
-        }
-        done.store(true, Ordering::Release);
-    });
+    let recorded = record_and_balance("a slow reader", builder, |_| rounds.wait_for(5), || rounds.play());
     assert!(recorded.lost(Kind::Switch) > 0, "{:?}", recorded.lost);
 }
 

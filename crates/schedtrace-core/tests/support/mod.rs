@@ -1,7 +1,7 @@
 //! What the tests that record the running kernel have in common.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 use schedtrace_core::live::{Collector, CollectorBuilder};
 use schedtrace_core::{Account, Cpu, Event, EventKind, Kind, Loss, LossPlace, Meta, Nanos, Poll, Source, Task, TaskId};
 
@@ -164,6 +165,34 @@ impl Recorded {
             );
         }
         text
+    }
+}
+
+/// The ids of the programs, maps and links in the kernel, which gives none twice in a row.
+pub(crate) struct InKernel([BTreeSet<u32>; 3]);
+
+impl InKernel {
+    pub(crate) fn now() -> Self {
+        Self([
+            ProgInfoIter::default().map(|program| program.id).collect(),
+            MapInfoIter::default().map(|map| map.id).collect(),
+            LinkInfoIter::default().map(|link| link.id).collect(),
+        ])
+    }
+
+    /// How many programs, maps and links are there that were not there then. Those of then may go at any time: the
+    /// kernel frees them some time after the process that had them.
+    pub(crate) fn new_since(&self) -> [usize; 3] {
+        let Self(now) = Self::now();
+        std::array::from_fn(|what| now[what].difference(&self.0[what]).count())
+    }
+
+    pub(crate) fn assert_nothing_new_remains(&self, who: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.new_since() != [0; 3] {
+            assert!(Instant::now() < deadline, "{who} left {:?} programs, maps and links", self.new_since());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
