@@ -37,11 +37,15 @@ resident() {
         /^Rss:/ { if (ring) rings += $2; else other += $2 }
         END { print rings + 0, other + 0 }' "/proc/$recorder/smaps"
 }
-most=0 disk_most=0
+most=0 disk_most=0 told=$SECONDS
 while kill -0 "$recorder" 2>/dev/null; do
     read -r _ other < <(resident 2>/dev/null) || break
     disk=$(du -sk "$trace" 2>/dev/null | cut -f1)
     most=$((other > most ? other : most)) disk_most=$((${disk:-0} > disk_most ? disk : disk_most))
+    if [ $((SECONDS - told)) -ge 60 ]; then
+        told=$SECONDS
+        printf 'now %d MiB beyond the rings, %d MiB of disk\n' $((other / 1024)) $((disk / 1024)) >&2
+    fi
     sleep 2
 done
 status=0
