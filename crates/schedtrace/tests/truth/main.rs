@@ -256,13 +256,13 @@ fn live(name: &str, work: u32, sleeps: u32) -> Child {
 fn two_lives(recorder: &dyn Fn() -> Recorder) -> (Vec<Measured>, Recording) {
     loop {
         let recorder = recorder();
-        let mut first = live("first", 20_000, 4);
+        let mut first = live("first", 60_000, 4);
         let mut measured = vec![Measured::from_its_start("first life", first.id())];
         process::read_at_rest(&mut measured);
         first.wait().unwrap();
         // The kernel gives the next process the next id.
         fs::write("/proc/sys/kernel/ns_last_pid", (first.id() - 1).to_string()).unwrap();
-        let mut second = live("second", 60_000, 9);
+        let mut second = live("second", 150_000, 9);
         if second.id() == first.id() {
             measured.push(Measured::from_its_start("second life", second.id()));
             process::read_at_rest(&mut measured[1..]);

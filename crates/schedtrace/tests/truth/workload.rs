@@ -345,7 +345,7 @@ fn woken_while_running(threads: &mut Threads, cpus: &[usize]) {
         while read.read(&mut bytes).unwrap() > 0 {
             n += 1;
             // So that it uses its slice up, and has to wait for the next one.
-            spin(if n % 15 == 0 { us(1500) } else { us(0) });
+            spin(if n % 15 == 0 { ms(4) } else { ms(0) });
         }
     });
     threads.pinned("waker", first, move || {
