@@ -15,6 +15,7 @@ load=()
 cleanup() {
     # Each is a session of its own, so that what it started goes with it.
     for pid in "${load[@]}"; do kill -- "-$pid" 2>/dev/null || true; done
+    if [ -n "${recorder:-}" ] && kill "$recorder" 2>/dev/null; then wait "$recorder" || true; fi
     rm -rf "$(dirname "$trace")"
 }
 trap cleanup EXIT
@@ -40,7 +41,8 @@ resident() {
 most=0 disk_most=0 told=$SECONDS
 while kill -0 "$recorder" 2>/dev/null; do
     read -r _ other < <(resident 2>/dev/null) || break
-    disk=$(du -sk "$trace" 2>/dev/null | cut -f1)
+    # Files come and go while they are counted, which du takes for a failure.
+    disk=$({ du -sk "$trace" 2>/dev/null || true; } | cut -f1)
     most=$((other > most ? other : most)) disk_most=$((${disk:-0} > disk_most ? disk : disk_most))
     if [ $((SECONDS - told)) -ge 60 ]; then
         told=$SECONDS
