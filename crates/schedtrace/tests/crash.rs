@@ -146,7 +146,7 @@ impl Kill {
     /// Records, kills, looks, finishes what is left; a row of the table.
     fn carry_out(&self, folder: &Path) -> String {
         let trace = folder.join("run.schedtrace");
-        let limit = if self.small { &["--max-size", "1MiB"][..] } else { &[] };
+        let limit = if self.small { &["--max-size", "2MiB"][..] } else { &[] };
         let mut recorder =
             schedtrace().args(["record", "-o"]).arg(&trace).args(limit).stderr(Stdio::null()).spawn().unwrap();
         while !self.from_start && !trace.join("meta.json").exists() {
@@ -162,7 +162,7 @@ impl Kill {
         signal(&recorder, Signal::KILL);
         recorder.wait().unwrap();
 
-        let options = if self.small { "--max-size 1MiB" } else { "" };
+        let options = if self.small { "--max-size 2MiB" } else { "" };
         let ending = self.while_ending.map(|span| format!("{span} ms after SIGINT")).unwrap_or_default();
         let row = |found: &str, events: u64, missing: String, left: usize, by: &str| {
             let moment = format!("{} ms{}", self.moment_ms, if self.from_start { " from start" } else { "" });

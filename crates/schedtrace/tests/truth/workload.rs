@@ -86,7 +86,7 @@ impl Threads {
     /// A thread that does `work` between the gates, on one CPU if that is told. If `ends`, it ends instead of waiting at the second gate.
     fn add(&mut self, name: &str, cpu: Option<usize>, ends: bool, work: impl FnOnce() + Send + 'static) {
         let (mut gate, open) = std::io::pipe().unwrap();
-        let (told, told_tid) = std::sync::mpsc::channel();
+        let (told, told_tid) = std::sync::mpsc::sync_channel(1);
         let at = name.to_owned();
         let body = move || {
             // Now, and not while it goes to sleep: on a thread that is moved while it leaves its run queue lazily,
