@@ -13,6 +13,7 @@ const LAYERS: &str = "only schedtrace-core imports schedtrace-bpf; frontends imp
 const LIBBPF: &str = "libbpf is the business of schedtrace-bpf and schedtrace-core; frontends never import it";
 const RENAMED: &str = "crates of this repository keep their names, so that the rules see them";
 const CLEAN: &str = "schedtrace-core brings no async runtime, no argument parser, no terminal, no Python and no MCP";
+const PURE: &str = "without `live`, schedtrace-core brings neither libbpf nor anything that needs a C compiler";
 const SMALL: &str = "without features, schedtrace-core brings neither libbpf nor Arrow and Parquet";
 
 /// A member of the workspace and its direct dependencies.
@@ -130,8 +131,12 @@ fn line_of(manifest: &str, dependency: &Dependency) -> usize {
     1
 }
 
-/// The rules over everything that schedtrace-core brings: with all features, and with none.
-pub(super) fn check_closures(all: &BTreeSet<String>, none: &BTreeSet<String>) -> Vec<Violation> {
+/// The rules over everything that schedtrace-core brings: with all features, with all but `live`, and with none.
+pub(super) fn check_closures(
+    all: &BTreeSet<String>,
+    offline: &BTreeSet<String>,
+    none: &BTreeSet<String>,
+) -> Vec<Violation> {
     let broken = |closure: &BTreeSet<String>, banned: &[&str], features: &str, rule| -> Vec<Violation> {
         closure
             .iter()
@@ -141,7 +146,7 @@ pub(super) fn check_closures(all: &BTreeSet<String>, none: &BTreeSet<String>) ->
                     file: "crates/schedtrace-core/Cargo.toml".to_owned(),
                     line: 1,
                     what: format!(
-                        "schedtrace-core brings {package}: see `cargo tree -p schedtrace-core {features} -e no-dev -i {name}`"
+                        "schedtrace-core brings {package}: see `cargo tree -p schedtrace-core {features} -e no-dev,no-proc-macro -i {name}`"
                     ),
                     rule,
                 })
@@ -150,6 +155,9 @@ pub(super) fn check_closures(all: &BTreeSet<String>, none: &BTreeSet<String>) ->
     };
     let frontends = ["tokio", "clap", "ratatui", "anyhow", "pyo3", "rmcp"];
     let mut violations = broken(all, &frontends, "--all-features", CLEAN);
+    // What compiles C does it with one of these.
+    let compilers = ["libbpf", "cc", "cmake", "bindgen", "autotools"];
+    violations.extend(broken(offline, &compilers, "--no-default-features --features ...", PURE));
     violations.extend(broken(none, &["libbpf", "arrow", "parquet"], "--no-default-features", SMALL));
     violations
 }
@@ -233,15 +241,19 @@ mod tests {
     fn closures_are_held_to_their_bans() {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let clean = set(&["serde v1.0.0", "arrow-array v59.3.0", "libbpf-sys v1.7.0", "clapper v0.1.0"]);
-        assert_eq!(check_closures(&clean, &set(&["serde v1.0.0"])), []);
+        assert_eq!(check_closures(&clean, &set(&["serde v1.0.0"]), &set(&["serde v1.0.0"])), []);
         for name in ["tokio", "tokio-util", "clap", "clap_builder", "ratatui", "anyhow", "pyo3", "rmcp"] {
             // What clap brings it does not bring without clap itself.
-            let found = check_closures(&set(&[&format!("{name} v1.0.0")]), &set(&[]));
+            let found = check_closures(&set(&[&format!("{name} v1.0.0")]), &set(&[]), &set(&[]));
             assert_eq!(found.len(), usize::from(name != "clap_builder"), "{name}");
         }
         for name in ["libbpf-sys", "libbpf-rs", "arrow-array", "arrow", "parquet"] {
-            let found = check_closures(&set(&[]), &set(&[&format!("{name} v1.0.0")]));
+            let found = check_closures(&set(&[]), &set(&[]), &set(&[&format!("{name} v1.0.0")]));
             assert_eq!(found.iter().map(|violation| violation.rule).collect::<Vec<_>>(), [SMALL], "{name}");
+        }
+        for name in ["libbpf-sys", "cc", "bindgen"] {
+            let found = check_closures(&set(&[]), &set(&[&format!("{name} v1.0.0")]), &set(&[]));
+            assert_eq!(found.iter().map(|violation| violation.rule).collect::<Vec<_>>(), [PURE], "{name}");
         }
     }
 }

@@ -49,7 +49,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let all = closure(&root, &["--all-features"])?;
     let with = |features: &str| closure(&root, &["--no-default-features", "--features", features]);
     let (none, live, trace, both) = (with("")?, with("live")?, with("trace")?, with("live,trace")?);
-    violations.extend(crates::check_closures(&all, &none));
+    let offline = with("csv,perfetto,trace")?;
+    violations.extend(crates::check_closures(&all, &offline, &none));
 
     let page = "ARCHITECTURE.md";
     let text = std::fs::read_to_string(root.join(page)).with_context(|| format!("cannot read {page}"))?;
@@ -99,12 +100,13 @@ fn read_sources(root: &Path) -> anyhow::Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// The names of all crates of others that cargo would compile for schedtrace-core, without its tests.
+/// The names of all crates of others that become part of schedtrace-core: without what its tests need, and what only
+/// macros need while it is compiled.
 ///
 /// `cargo metadata` unites the features of all members of the workspace, so only `cargo tree` tells what one needs.
 fn closure(root: &Path, features: &[&str]) -> anyhow::Result<BTreeSet<String>> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["tree", "-p", "schedtrace-core", "-e", "no-dev", "--prefix", "none", "--format", "{p}"])
+        .args(["tree", "-p", "schedtrace-core", "-e", "no-dev,no-proc-macro", "--prefix", "none", "--format", "{p}"])
         .args(features)
         .current_dir(root)
         .output()

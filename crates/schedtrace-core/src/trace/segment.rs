@@ -11,7 +11,7 @@ use arrow::compute::interleave_record_batch;
 use arrow::ipc::writer::StreamWriter;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::basic::{Compression, Encoding, GzipLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -33,8 +33,8 @@ const TEXT_ROWS_PER_GROUP: usize = 8192;
 const TEXT_ROWS_PER_WRITE: usize = 256;
 /// About how many bytes a row takes in a stream.
 const BYTES_PER_ROW: usize = 32;
-/// Level of zstd.
-const ZSTD_LEVEL: i32 = 3;
+/// Level of gzip, which compresses these columns as well as zstd does, and which needs no C compiler.
+const GZIP_LEVEL: u32 = 6;
 
 /// Which time a segment covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -351,7 +351,7 @@ fn properties(table: Table, span: &Span) -> WriterProperties {
     let pairs = serde_json::to_string(span).ok().map(|span| vec![KeyValue::new(Span::KEY.to_owned(), span)]);
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("schedtrace ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
+        .set_compression(Compression::GZIP(GzipLevel::try_new(GZIP_LEVEL).unwrap_or_default()))
         .set_max_row_group_row_count(Some(if table.has_long_texts() { TEXT_ROWS_PER_GROUP } else { ROWS_PER_GROUP }))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_key_value_metadata(pairs);

@@ -69,6 +69,21 @@ impl Default for WriterOptions {
     }
 }
 
+impl WriterOptions {
+    /// Checks that the limits can be kept.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if one makes no sense.
+    pub fn check(&self) -> Result<()> {
+        match self.max_bytes {
+            Some(max_bytes) if max_bytes < MIN_MAX_BYTES => Err(Error::Invalid(format!(
+                "a trace cannot be kept below {max_bytes} bytes: the smallest limit is {MIN_MAX_BYTES}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Writes a trace into a directory.
 ///
 /// Everything up to the last commit, at most [`WriterOptions::sync_interval`] back, can be read at any time, also while
@@ -150,12 +165,8 @@ impl TraceWriter {
     /// be created or written.
     pub fn create(dir: impl AsRef<Path>, mut options: WriterOptions) -> Result<Self> {
         let dir = dir.as_ref().to_owned();
+        options.check()?;
         if let Some(max_bytes) = options.max_bytes {
-            if max_bytes < MIN_MAX_BYTES {
-                let why =
-                    format!("a trace cannot be kept below {max_bytes} bytes: the smallest limit is {MIN_MAX_BYTES}");
-                return Err(Error::Invalid(why));
-            }
             options.segment_bytes = options.segment_bytes.min(max_bytes / SEGMENTS_PER_LIMIT);
         }
         options.segment_bytes = options.segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
@@ -199,6 +210,12 @@ impl TraceWriter {
     #[must_use]
     pub fn rows(&self) -> u64 {
         Table::EVENTS.into_iter().map(|table| self.counts.rows[table.index()]).sum()
+    }
+
+    /// How many rows, events among them, were removed to keep to the limits.
+    #[must_use]
+    pub fn removed_rows(&self) -> u64 {
+        self.retention.removed().rows
     }
 
     fn in_flight_bytes(&self) -> u64 {

@@ -259,7 +259,8 @@ fn any_run_of_segments_can_be_read_alone() {
     assert_self_contained(&whole);
     let announced = |batches: &[Batch]| batches.iter().map(|batch| batch.tasks.len()).sum::<usize>();
     assert_eq!(announced(&whole), 30, "what is known already is not said again");
-    let mid = batches[15].events[0].ts;
+    // The first segments never wait for each other, so that they end where batches do.
+    let mid = batches[4].events[0].ts;
     let late = drain(&mut TraceReader::open(&dir).unwrap().between(Some(mid), None)).unwrap();
     assert_self_contained(&late);
     assert_eq!(announced(&late), 30);
@@ -354,7 +355,7 @@ fn at_rest_times_are_packed_and_the_rest_is_dictionary_coded() {
         assert!(group.num_rows() <= 128 << 10);
         for (at, column) in group.columns().iter().enumerate() {
             let encodings: Vec<Encoding> = column.encodings().collect();
-            assert!(matches!(column.compression(), Compression::ZSTD(_)));
+            assert!(matches!(column.compression(), Compression::GZIP(_)));
             assert!(column.statistics().is_some());
             assert_eq!(encodings.contains(&Encoding::DELTA_BINARY_PACKED), at == 0);
             let flag = column.column_path().string() == "preempted";
