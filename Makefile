@@ -2,16 +2,19 @@
 # ~/.cache/schedtrace/target.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test truth kills mistakes endurance lint bpf
+.PHONY: help demo test vm-test truth kills mistakes endurance lint bpf
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Record this machine for five seconds, and report why tasks waited
 	@scripts/demo.sh
 
 test: ## Run every test; as root, those on the running kernel too
 	@scripts/test.sh
+
+vm-test: ## Boot KERNEL (the newest in ../shared/kernel) in an emulator with CPUS (8) CPUs, and run the live tests there
+	@KERNEL="$(KERNEL)" CPUS="$(CPUS)" MODULES="$(MODULES)" scripts/vm-test.sh
 
 truth: ## Print what is reported beside what the kernel and ftrace say of the same threads, and the books of starved recorders
 	@scripts/truth.sh

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs every test and ends with one line that sums up. Tests whose names begin with `live_` record the running kernel:
-# they need root and hackbench (one of them mkfs.ext4 too), and are left out by name, with a line that says so, where one
-# of the two is missing.
+# they need root and hackbench (some of them mkfs.ext4 and setcap too), and are left out by name, with a line that says
+# so, where one of the two is missing. Those that begin with `vm_` need a machine of their own: scripts/vm-test.sh.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
 
 if is_root; then
-    scripts/setup.sh rt-tests e2fsprogs
+    scripts/setup.sh rt-tests e2fsprogs libcap2-bin
 else
     scripts/setup.sh
 fi
@@ -20,7 +20,7 @@ run() {
     "$@" 2>&1 | tee -a "$output" || status=$?
 }
 
-run cargo test --workspace --locked --no-fail-fast -- --skip live_
+run cargo test --workspace --locked --no-fail-fast -- --skip live_ --skip vm_
 why=
 if ! is_root; then
     why="they need root"

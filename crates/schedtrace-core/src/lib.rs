@@ -59,10 +59,14 @@
 //! - `live` (default): the running kernel as a source. Brings libbpf, which needs a C compiler, make, libelf and zlib,
 //!   and no clang.
 //! - `trace` (default): traces on disk. Brings Arrow and Parquet.
+//! - `perfetto`: writes Perfetto traces. Brings prost.
+//! - `csv`: writes comma-separated values.
 
 pub mod analysis;
 mod error;
 mod event;
+#[cfg(any(feature = "csv", feature = "perfetto"))]
+pub mod export;
 #[cfg(feature = "live")]
 pub mod live;
 pub mod merge;

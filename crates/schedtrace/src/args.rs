@@ -1,8 +1,10 @@
 //! The command line.
 
 use std::path::PathBuf;
+#[cfg(feature = "live")]
 use std::time::Duration;
 
+#[cfg(feature = "live")]
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 #[cfg(feature = "live")]
@@ -42,15 +44,20 @@ impl Args {
 pub(crate) enum Command {
     #[cfg(feature = "live")]
     Record(RecordArgs),
+    #[cfg(feature = "live")]
+    Doctor(DoctorArgs),
     Report(ReportArgs),
     Info(InfoArgs),
+    Export(ExportArgs),
     Repair(RepairArgs),
 }
 
 /// Record the running kernel into a trace: until the time is over, Ctrl-C, or the end of COMMAND
 ///
-/// Needs root, or CAP_BPF and CAP_PERFMON. The recorder's own threads are recorded and marked; reports leave them out
-/// unless asked. Recordings in the same folder (*.schedtrace) that were interrupted are finished first.
+/// Needs root, or CAP_BPF and CAP_PERFMON, until the recording begins; then the recorder becomes whoever called sudo and
+/// gives all capabilities up. The trace belongs to that user, and COMMAND runs as that user. The recorder's own threads
+/// are recorded and marked; reports leave them out unless asked. Recordings in the same folder (*.schedtrace) that were
+/// interrupted are finished first.
 #[cfg(feature = "live")]
 #[derive(Debug, clap::Args)]
 pub(crate) struct RecordArgs {
@@ -84,9 +91,26 @@ pub(crate) struct RecordArgs {
     /// Keep no more than the last so much time [default: 72h, 0 for no limit]
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "72h", hide_default_value = true)]
     pub(crate) max_age: Duration,
+    /// Write a Perfetto trace as well, for https://ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) perfetto: Option<PathBuf>,
+    /// Become this user (name or number) once the recording begins, instead of whoever called sudo; root to stay root
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
     /// Run this command, record until it ends, and end with its exit status
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+/// Tell what can be recorded here and what not, why, what that costs, and how to mend it
+///
+/// Loads and attaches the programs, and lets go of them again. Ends with 0 if `record` would work, and with 1 if not.
+#[cfg(feature = "live")]
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// For programs: docs/json.md says what stands where
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Say why tasks waited for a CPU, from a trace
@@ -124,6 +148,41 @@ pub(crate) struct InfoArgs {
     /// For programs: docs/json.md says what stands where
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Write a trace in another tool's format: for the Perfetto UI, or as one line per event
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    /// The trace
+    #[arg(value_name = "DIR")]
+    pub(crate) trace: PathBuf,
+    /// Which format
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) to: Format,
+    /// The file [default: the trace's name, here, with .pftrace or .csv]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// What a trace can be written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For https://ui.perfetto.dev and trace_processor
+    Perfetto,
+    /// One line per event
+    Csv,
+}
+
+impl Format {
+    pub(crate) fn extension(self) -> &'static str {
+        match self {
+            Self::Perfetto => "pftrace",
+            Self::Csv => "csv",
+        }
+    }
 }
 
 /// Finish traces whose recording was interrupted: what was left in flight becomes Parquet

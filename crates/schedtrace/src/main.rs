@@ -2,7 +2,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
 
 mod args;
+#[cfg(feature = "live")]
+mod doctor;
+mod export;
 mod info;
+#[cfg(feature = "live")]
+mod privilege;
 #[cfg(feature = "live")]
 mod record;
 mod render;
@@ -20,9 +25,6 @@ use crate::args::{Args, Command};
 
 /// Something went wrong; the line on stderr says what.
 const FAILURE: u8 = 1;
-/// As shells have it: the command to run was found, but cannot be run, or was not found.
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 /// Why the command ends.
 #[derive(Debug)]
@@ -61,8 +63,11 @@ fn main() -> ExitCode {
     let done = match args.command {
         #[cfg(feature = "live")]
         Command::Record(args) => record::run(&args),
+        #[cfg(feature = "live")]
+        Command::Doctor(args) => doctor::run(&args),
         Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Export(args) => export::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Repair(args) => repair::run(&args),
     };
     match done {

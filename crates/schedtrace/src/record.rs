@@ -1,6 +1,6 @@
 //! `schedtrace record`
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, ExitStatus};
@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::{Access, AtFlags, CWD};
+use schedtrace_core::export::perfetto::PerfettoWriter;
 use schedtrace_core::live::{Collector, Stopper};
 use schedtrace_core::system::procfs;
 use schedtrace_core::trace::{TraceWriter, WriterOptions};
@@ -16,7 +18,12 @@ use schedtrace_core::{Batch, Error, Kind, Meta, Nanos, OnFull, Pipeline, Sink, S
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::RecordArgs;
-use crate::{FAILURE, Failure, NOT_EXECUTABLE, NOT_FOUND, repair, units};
+use crate::privilege::{self, User};
+use crate::{FAILURE, Failure, repair, units};
+
+/// As shells have it: the command to run was found, but cannot be run, or was not found.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
 
 /// How often the recorder looks for the end: of the time, of the command, or by a signal.
 const TICK: Duration = Duration::from_millis(20);
@@ -30,20 +37,30 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     loaded = args.cgroups.iter().fold(loaded, |builder, path| builder.cgroup(path));
     loaded = args.cpus.iter().fold(loaded, |builder, cpus| builder.cpus(cpus.clone()));
     loaded = args.events.iter().fold(loaded, |builder, kinds| builder.events(kinds.iter().copied()));
-    let loaded = loaded.load()?;
-
     let options = WriterOptions {
         max_bytes: args.max_size.map(|size| size.as_u64()),
         max_age: (!args.max_age.is_zero()).then_some(args.max_age),
         ..WriterOptions::default()
     };
-    repair::left_over_beside(&output);
-    let mut writer = TraceWriter::create(&output, options)?;
+    options.check()?;
+    let loaded = loaded.load()?;
+
+    // What belongs to somebody is worked on with what that one may do.
+    let user = privilege::invoking_user(args.user.as_deref())?;
+    match &user {
+        Some(user) => user.act(|| repair::left_over_beside(&output))?,
+        None => repair::left_over_beside(&output),
+    }
     let signals = Signals::catch()?;
     let before = cpu_time();
+    let attached = loaded.attach()?;
+    let user = own_folder(&output, user, args.user.is_some())?;
+    privilege::drop_all(user.as_ref())?;
+    let mut writer = TraceWriter::create(&output, options)?;
+    let mut perfetto = args.perfetto.as_ref().map(PerfettoWriter::create).transpose()?;
     // Of a recording that did not begin, nothing is left behind.
     let discard = || drop(std::fs::remove_dir_all(&output));
-    let mut collector = loaded.start().inspect_err(|_| discard())?;
+    let mut collector = attached.start().inspect_err(|_| discard())?;
     let mut ending = Ending { stopper: collector.stopper(), signals, child: None, until: None };
     if let Some((program, rest)) = command {
         let spawned = std::process::Command::new(&program).args(rest).spawn();
@@ -58,9 +75,14 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     let seen = Seen::default();
     let mut recording = Recording { writer: &mut writer, seen: &seen };
     let (summary, status) = std::thread::scope(|scope| {
-        let pipeline = std::thread::Builder::new()
-            .name("st-merge".into())
-            .spawn_scoped(scope, || Pipeline::new().sink("trace", OnFull::Block, &mut recording).run(&mut collector));
+        let pipeline = std::thread::Builder::new().name("st-merge".into()).spawn_scoped(scope, || {
+            let pipeline = Pipeline::new().sink("trace", OnFull::Block, &mut recording);
+            let perfetto = perfetto.as_mut().map(|writer| ("perfetto", OnFull::Block, writer));
+            perfetto
+                .into_iter()
+                .fold(pipeline, |pipeline, (name, full, sink)| pipeline.sink(name, full, sink))
+                .run(&mut collector)
+        });
         let pipeline = pipeline.map_err(|error| Failure::Coded(FAILURE, format!("cannot start a thread: {error}")))?;
         let status = ending.wait(&seen, began, || pipeline.is_finished());
         let summary = pipeline.join().map_err(|_| Failure::Coded(FAILURE, "the recorder panicked: a bug".into()))?;
@@ -77,6 +99,36 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
             Ok(exit_code(status))
         }
         (None, None) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Creates the folder of the trace while this process may still do so, as the user. Where that one may not, as with
+/// `sudo -i` in root's home, and was not asked for by name, the recorder stays root, and so is the trace's owner.
+fn own_folder(output: &Path, user: Option<User>, named: bool) -> Result<Option<User>, Error> {
+    let create = || match std::fs::create_dir(output) {
+        // The writer looks whether it may be used.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Ok(rustix::fs::accessat(CWD, output, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+        }
+        created => created,
+    };
+    let Some(user) = user else {
+        create().map_err(Error::io("cannot create", output))?;
+        return Ok(None);
+    };
+    match user.act(create)? {
+        Ok(()) => Ok(Some(user)),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !named => {
+            create().map_err(Error::io("cannot create", output))?;
+            eprintln!("schedtrace: the trace will belong to root: {} may not write there", user.name);
+            Ok(None)
+        }
+        Err(error) if named => {
+            let why =
+                format!("{} cannot create {}: {error}; choose another folder with -o", user.name, output.display());
+            Err(Error::Invalid(why))
+        }
+        Err(error) => Err(Error::io("cannot create", output)(error)),
     }
 }
 
@@ -243,8 +295,12 @@ fn tell(summary: &Summary, meta: &Meta, writer: &TraceWriter, output: &Path, cpu
     if let Some(unaccounted) = unaccounted(summary, meta) {
         text += &format!("  {unaccounted}\n");
     }
-    let each = units::ratio(writer.bytes(), events);
+    let removed = writer.removed_rows();
+    let each = units::ratio(writer.bytes(), events.saturating_sub(removed));
     text += &format!("  on disk   {} ({each:.1} bytes per event)\n", units::bytes(writer.bytes()));
+    if removed > 0 {
+        text += &format!("  removed   {}, the oldest, to keep to the limits\n", units::plural(removed, "row"));
+    }
     let share = if seconds > 0.0 { cpu.as_secs_f64() / seconds } else { 0.0 };
     text += &format!("  recorder  {cpu} of CPU time ({} of one CPU)\n", units::percent(share));
     text += &format!("next: schedtrace report {}\n", output.display());

@@ -174,3 +174,27 @@ fn a_closed_pipe_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_trace_is_exported_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for (to, extension) in [("perfetto", "pftrace"), ("csv", "csv")] {
+        let export = |more: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_schedtrace"));
+            command.current_dir(dir.path()).arg("export").arg(fixture()).args(["--to", to]).args(more).output().unwrap()
+        };
+        let file = dir.path().join("hackbench").with_extension(extension);
+        assert!(stdout(&export(&[])).is_empty());
+        let written = fs::read(&file).unwrap();
+        assert!(!written.is_empty());
+        fs::write(&file, "mine").unwrap();
+        assert!(complaint(&export(&[]), 1).contains("--force"), "what is there stays");
+        assert_eq!(fs::read(&file).unwrap(), b"mine");
+        assert!(stdout(&export(&["--force"])).is_empty());
+        assert_eq!(fs::read(&file).unwrap(), written, "the same every time");
+    }
+    let lines = fs::read_to_string(dir.path().join("hackbench.csv")).unwrap();
+    let events = json(&["info", fixture().to_str().unwrap(), "--json"])["completeness"]["events"].as_u64().unwrap();
+    // A heading, and no line for the two that were seen at the start, which the kernel did not do.
+    assert_eq!(lines.lines().count() as u64, 1 + events - 2);
+}

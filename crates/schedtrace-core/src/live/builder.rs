@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::decode::Decoder;
 use super::kernel::{Programs, Settings};
 use super::probes::{self, Vmlinux};
 use super::shards::{Plan, ShardPolicy};
 use super::{Collector, running};
 use crate::error::{Error, Result};
-use crate::event::{Cgroup, Cpu, Kind};
+use crate::event::{Cgroup, Cpu, Kind, Task};
 use crate::source::{Filters, Meta};
 use crate::system::{self, Cgroups, Host, Topology};
 
@@ -194,7 +195,39 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Attaches the programs and begins to record.
+    /// Lists the tasks and attaches the programs, which are silent still.
+    ///
+    /// # Errors
+    /// [`Error::Bpf`] and [`Error::Privilege`] where the kernel refuses.
+    pub fn attach(self) -> Result<Attached> {
+        running::attach(self)
+    }
+
+    /// [`attach`](Self::attach) and [`Attached::start`] in one.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn start(self) -> Result<Collector> {
+        self.attach()?.start()
+    }
+}
+
+/// Attached programs that record nothing yet. No thread was started so far, and what follows needs no privilege (on
+/// Linux 5.19 and later, where whoever has a map may use it): the moment to give up what this process has.
+#[derive(Debug)]
+#[must_use = "attached programs record nothing until they are started"]
+pub struct Attached {
+    pub(super) programs: Programs,
+    pub(super) meta: Meta,
+    pub(super) shard_of: Vec<crate::event::ShardId>,
+    pub(super) drain_interval: Duration,
+    pub(super) decoder: Decoder,
+    /// Those of before.
+    pub(super) tasks: Vec<Task>,
+}
+
+impl Attached {
+    /// Begins to record.
     ///
     /// # Errors
     /// [`Error::Bpf`] and [`Error::Privilege`] where the kernel refuses.

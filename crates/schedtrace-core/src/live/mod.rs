@@ -3,7 +3,8 @@
 //! ```text
 //!  Collector::builder()   options                              needs nothing
 //!    .load()?             programs loaded, maps made           needs CAP_BPF and CAP_PERFMON
-//!    .start()?            tasks listed, programs attached      needs them too
+//!    .attach()?           tasks listed, programs attached      needs them too; no thread yet: drop privileges here
+//!    .start()?            recording begins                     needs nothing any more
 //!  Collector              a Source: poll() gives batches
 //!    .stopper()           a handle that ends it from any thread or signal handler's thread
 //!  Poll::End              detached, and every ring read to its end
@@ -20,6 +21,7 @@
 //! last; the count travels as [`Loss`](crate::Loss) over a ring of its own.
 
 mod builder;
+mod capabilities;
 mod decode;
 mod kernel;
 mod probes;
@@ -28,6 +30,7 @@ mod running;
 mod shard;
 mod shards;
 
-pub use builder::{CollectorBuilder, Loaded};
+pub use builder::{Attached, CollectorBuilder, Loaded};
+pub use capabilities::{Aspect, Capabilities, Check, State};
 pub use running::{Collector, Stopper};
 pub use shards::ShardPolicy;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use hashbrown::{HashMap, HashSet};
 
-use super::builder::{CollectorBuilder, Loaded};
+use super::builder::{Attached, CollectorBuilder, Loaded};
+use super::capabilities::Capabilities;
 use super::decode::{Counters, Decoder, Ledger, Nameless, PerKind};
 use super::kernel::Programs;
 use super::shard::{Chunk, Finish, Shard, now};
@@ -89,6 +90,13 @@ impl Collector {
     /// Options, each with a default.
     pub fn builder() -> CollectorBuilder {
         CollectorBuilder::default()
+    }
+
+    /// What this process can record on this kernel, what not, why, and what would help. Never fails: that nothing can
+    /// be recorded is an answer too.
+    #[must_use]
+    pub fn capabilities() -> Capabilities {
+        Capabilities::find()
     }
 
     /// A handle that ends the recording.
@@ -293,16 +301,11 @@ impl Nested {
     }
 }
 
-/// Lists the tasks, attaches, lists again what the tasks are doing, and sets the shards going.
-pub(super) fn start(loaded: Loaded) -> Result<Collector> {
+/// Lists the tasks and attaches; starts no thread.
+pub(super) fn attach(loaded: Loaded) -> Result<Attached> {
     let Loaded { mut programs, mut meta, shard_of, drain_interval } = loaded;
     let decoder = Decoder::new(Arc::new(Nameless::default()), std::process::id());
-    let (mut before, _) = decoder.listing(&programs.list_tasks()?);
-    if !meta.filters.pids.is_empty() {
-        programs.follow(descendants(&before, &meta.filters.pids))?;
-        // Listing is what selects tasks: those that descend from the processes must be selected before the start.
-        (before, _) = decoder.listing(&programs.list_tasks()?);
-    }
+    let (tasks, _) = decoder.listing(&programs.list_tasks()?);
     if !programs.check_preempt_count()? {
         let note = "this kernel does not say whether a waking came from an interrupt: its waker is the current task";
         for probe in meta.probes.iter_mut().filter(|probe| probe.kind == Kind::Waking && probe.on) {
@@ -316,6 +319,19 @@ pub(super) fn start(loaded: Loaded) -> Result<Collector> {
         }
     }
     programs.attach()?;
+    Ok(Attached { programs, meta, shard_of, drain_interval, decoder, tasks })
+}
+
+/// Lets the programs record, lists what each task is doing, and sets the shards going.
+pub(super) fn start(attached: Attached) -> Result<Collector> {
+    let Attached { mut programs, mut meta, shard_of, drain_interval, decoder, tasks: mut before } = attached;
+    if !meta.filters.pids.is_empty() {
+        // Listing is what selects tasks, and those that descend from the processes must be selected before the start.
+        // Some may have come since the programs were attached.
+        (before, _) = decoder.listing(&programs.list_tasks()?);
+        programs.follow(descendants(&before, &meta.filters.pids))?;
+        (before, _) = decoder.listing(&programs.list_tasks()?);
+    }
     meta.clocks.push(ClockSnapshot::now());
     meta.started = now();
     programs.enable(true)?;

@@ -134,11 +134,11 @@ fn read_up_to(path: &Path, limit: u64) -> io::Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Writes a file below a test's folder, and the folders above it.
-    pub(super) fn write(root: &Path, path: &str, text: &str) {
+    pub(crate) fn write(root: &Path, path: &str, text: &str) {
         let path = root.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();

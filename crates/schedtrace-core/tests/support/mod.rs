@@ -127,6 +127,12 @@ impl Recorded {
         // A life that the kernel could not always name has two ids.
         let life =
             |id: TaskId| self.tasks.iter().find(|task| task.id == id).map(|task| (task.tid, task.start)).ok_or(id);
+        // Tracepoints are silent on a CPU that goes off line (`cpu_online()` in include/linux/tracepoint.h), and with them
+        // its last switch, from the thread that stops it to the idle task.
+        let stopper = |id: TaskId, cpu: Cpu| {
+            let name = format!("migration/{cpu}");
+            self.tasks.iter().any(|task| task.id == id && task.comm.to_string() == name)
+        };
         let mut current: BTreeMap<Cpu, (Nanos, TaskId)> = BTreeMap::new();
         let mut events = self.events.clone();
         events.sort_by_key(|event| event.ts);
@@ -136,6 +142,7 @@ impl Recorded {
                 && next != switch.prev
                 && life(next) != life(switch.prev)
                 && !blind(next)
+                && !(switch.prev.is_idle() && stopper(next, event.cpu))
             {
                 let told = self.lost.iter().any(|loss| {
                     let here =

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Exports a trace for Perfetto and as CSV, reads the first back with Perfetto's own schema, and compares the two with
+# each other and with the report: test-perfetto.sh TRACE...
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+source "$(dirname "$0")/env.sh"
+
+[ $# -gt 0 ] || die "usage: scripts/test-perfetto.sh TRACE..."
+scripts/setup.sh python3-venv
+venv 'perfetto==0.59.1' 'protobuf>=6,<8'
+cargo build --quiet --locked -p schedtrace
+for trace in "$@"; do
+    "$python" scripts/test-perfetto.py "$CARGO_TARGET_DIR/debug/schedtrace" "$trace"
+done

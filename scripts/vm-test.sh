@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Boots a kernel in a virtual machine of CPUS (8) CPUs, two last-level caches and two NUMA nodes, runs the live tests in
+# it, and ends with one line that sums up: vm-test.sh [KERNEL]
+#
+# KERNEL is a bzImage that has 9p, virtio and BTF built in, by default the newest in ../shared/kernel. For one that has
+# them as modules, MODULES names its folder of modules (lib/modules/RELEASE). VM=skip leaves all of this out.
+set -euo pipefail
+here=$PWD
+# shellcheck source=scripts/env.sh
+source "$(dirname "$0")/env.sh"
+
+if [ "${VM:-}" = skip ]; then
+    echo "tests in virtual machines left out (VM=skip)"
+    exit
+fi
+kernel=${1:-${KERNEL:-$(find ../shared/kernel -maxdepth 1 -name 'bzImage-*' 2>/dev/null | sort -V | tail -n 1)}}
+[ -n "$kernel" ] || die "no test kernel: there is no ../shared/kernel/bzImage-*; name one (make vm-test KERNEL=bzImage), or leave these tests out (VM=skip)"
+[ -e "$kernel" ] || kernel=$here/$kernel
+[ -r "$kernel" ] || die "$kernel cannot be read: name a kernel image (make vm-test KERNEL=bzImage)"
+kernel=$(realpath "$kernel")
+cpus=${CPUS:-8}
+[[ $cpus =~ ^(8|16|32|64)$ ]] || die "CPUS is $cpus: 8, 16, 32 or 64"
+is_root || die "the virtual machine reads this machine's root file system: run as root"
+scripts/setup.sh qemu-system-x86 iproute2 binutils
+
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+cp scripts/vm/init.sh "$out/"
+# name, then what is to be run of it.
+if [ "$cpus" = 8 ]; then
+    tests=("schedtrace_core live_" "live live_" "ends live_" "loss reader room tail" "vm vm_")
+else
+    tests=("vm vm_")
+fi
+cargo build --quiet --locked -p schedtrace
+cargo test --quiet --locked -p schedtrace-core --no-run --message-format=json |
+    sed -n 's/.*"kind":\["\(lib\|test\)"\].*"name":"\([a-z_-]*\)".*"executable":"\([^"]*\)".*/\2 \3/p' >"$out/binaries"
+strip -o "$out/schedtrace" "$CARGO_TARGET_DIR/debug/schedtrace"
+for test in "${tests[@]}"; do
+    name=${test%% *}
+    binary=$(awk -v name="$name" '$1 == name { print $2 }' "$out/binaries" | tail -n 1)
+    [ -n "$binary" ] || die "cargo made no test binary for $name"
+    strip -o "$out/$name" "$binary"
+done
+printf '%s\n' "${tests[@]}" >"$out/tests"
+
+half=$((cpus / 2))
+append="console=ttyS0 panic=-1 loglevel=4 init=$out/init.sh"
+boot=()
+if [ -n "${MODULES:-}" ]; then
+    boot=(-initrd "$out/initrd")
+    scripts/vm/initrd.sh "$MODULES" "$out/init.sh" >"$out/initrd"
+else
+    append+=" root=/dev/root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144 ro"
+fi
+echo "$(basename "$kernel") with $cpus CPUs, emulated"
+# One thread: with several, the guest dies when its kernel patches its own code, which attaching a program does.
+timeout "${VM_SECONDS:-1500}" qemu-system-x86_64 -accel tcg,thread=single -cpu EPYC-Rome,topoext=on -m 3G \
+    -smp "$cpus,sockets=2,dies=1,cores=$((half / 2)),threads=2" \
+    -object memory-backend-ram,id=m0,size=1536M -object memory-backend-ram,id=m1,size=1536M \
+    -numa "node,nodeid=0,cpus=0-$((half - 1)),memdev=m0" -numa "node,nodeid=1,cpus=$half-$((cpus - 1)),memdev=m1" \
+    -nographic -no-reboot -kernel "$kernel" "${boot[@]}" \
+    -fsdev local,id=root,path=/,security_model=none,multidevs=remap,readonly=on \
+    -device virtio-9p-pci,fsdev=root,mount_tag=/dev/root \
+    -fsdev "local,id=out,path=$out,security_model=none,multidevs=remap" -device virtio-9p-pci,fsdev=out,mount_tag=out \
+    -append "$append" </dev/null >"$out/console" 2>&1 || echo "the virtual machine ended with $?"
+if [ ! -s "$out/output" ]; then
+    tail -n 40 "$out/console"
+    die "the virtual machine said nothing: see its console above"
+fi
+cat "$out/output"
+read -r passed failed < <(awk '
+    /^test result: / { passed += $4; failed += $6 }
+    END { print passed + 0, failed + 0 }' "$out/output")
+if ! grep -qx finished "$out/output"; then
+    tail -n 20 "$out/console"
+    echo "the virtual machine did not come to the end of its tests"
+    failed=$((failed + 1))
+fi
+if [ -n "${VM_RESULT:-}" ]; then
+    mkdir -p "$VM_RESULT"
+    cp "$out/output" "$VM_RESULT/output"
+    cp "$out/doctor.json" "$VM_RESULT/doctor.json"
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" != 0 ]

@@ -1,0 +1,32 @@
+#!/bin/sh
+# The first process of the virtual machine that scripts/vm-test.sh boots: runs the tests that lie in the shared folder,
+# writes what they say there, and turns the machine off. The root is the host's, read-only.
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev 2>/dev/null
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 none /sys/fs/cgroup
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t tmpfs vartmp /var/tmp
+mkdir /run/out
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 out /run/out || poweroff -f
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp RUST_BACKTRACE=0
+ip link set lo up
+cd /tmp || poweroff -f
+{
+    uname -r
+    /run/out/schedtrace doctor --json >/run/out/doctor.json
+    /run/out/schedtrace doctor
+    # A line for each: the binary, and what is to be run of it.
+    while read -r binary filters; do
+        echo "     Running $binary $filters"
+        cp "/run/out/$binary" /tmp/
+        # shellcheck disable=SC2086 # several filters
+        "/tmp/$binary" $filters --test-threads=1 2>&1
+        rm "/tmp/$binary"
+    done </run/out/tests
+    echo finished
+} >/run/out/output 2>&1
+sync
+poweroff -f
