@@ -305,10 +305,19 @@ fn live_a_cgroup_filter_takes_the_tasks_below_it() {
 fn live_a_cpu_filter_takes_its_switches_only() {
     let (recorded, _) = record(Collector::builder().cpus([Cpu(0)]), || {
         ping_pong(200);
-        sleeper("st-sleeper", 20).join().unwrap();
+        for cpu in 0..thread::available_parallelism().unwrap().get() {
+            let sleeper = thread::spawn(move || {
+                support::pin(cpu);
+                (0..20).for_each(|_| thread::sleep(Duration::from_micros(300)));
+            });
+            sleeper.join().unwrap();
+        }
     });
-    let switches: Vec<_> = recorded.events.iter().filter(|e| matches!(e.kind, EventKind::Switch(_))).collect();
-    assert!(!switches.is_empty() && switches.iter().all(|event| event.cpu == Cpu(0)));
+    let switches = |cpu: &dyn Fn(Cpu) -> bool| {
+        recorded.count(|event| matches!(event.kind, EventKind::Switch(_)) && cpu(event.cpu))
+    };
+    assert_eq!(switches(&|cpu| cpu != Cpu(0)), 0);
+    assert!(switches(&|cpu| cpu == Cpu(0)) >= 20);
 }
 
 #[test]
