@@ -16,6 +16,7 @@ clippy() {
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features trace -- -D warnings
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features csv -- -D warnings
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features perfetto -- -D warnings
+    cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features synthetic -- -D warnings
     cargo clippy --locked -p schedtrace --all-targets --no-default-features -- -D warnings
 }
 

@@ -61,6 +61,7 @@
 //! - `trace` (default): traces on disk. Brings Arrow and Parquet.
 //! - `perfetto`: writes Perfetto traces. Brings prost.
 //! - `csv`: writes comma-separated values.
+//! - `synthetic`: simulated machines of any size as a source, for tests and benches. Brings fastrand.
 
 pub mod analysis;
 mod error;
@@ -73,6 +74,8 @@ pub mod merge;
 pub mod pipeline;
 mod sink;
 mod source;
+#[cfg(feature = "synthetic")]
+pub mod synthetic;
 pub mod system;
 #[cfg(feature = "trace")]
 pub mod trace;

@@ -91,7 +91,7 @@ pub(crate) struct RecordArgs {
     /// Keep no more than the last so much time [default: 72h, 0 for no limit]
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "72h", hide_default_value = true)]
     pub(crate) max_age: Duration,
-    /// Write a Perfetto trace as well, for https://ui.perfetto.dev
+    /// Write a Perfetto trace as well, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub(crate) perfetto: Option<PathBuf>,
     /// Become this user (name or number) once the recording begins, instead of whoever called sudo; root to stay root
@@ -170,7 +170,7 @@ pub(crate) struct ExportArgs {
 /// What a trace can be written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// For https://ui.perfetto.dev and trace_processor
+    /// For ui.perfetto.dev and trace_processor
     Perfetto,
     /// One line per event
     Csv,

@@ -318,17 +318,19 @@ impl Pairs {
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        for (a, b, n) in other.iter() {
-            self.add(a, b, n);
-        }
+        self.add_all(other.iter().collect());
+    }
+
+    /// The largest first: those keep their names where there is no room for all, and the same ones every time.
+    fn add_all(&mut self, mut pairs: Vec<(GroupIx, GroupIx, u64)>) {
+        pairs.sort_unstable_by_key(|&(a, b, n)| (std::cmp::Reverse(n), a, b));
+        pairs.into_iter().for_each(|(a, b, n)| self.add(a, b, n));
     }
 
     pub(super) fn fold(&mut self, gone: &Gone) {
         let moved = |&(a, b): &(GroupIx, GroupIx)| gone.now(a) != a || gone.now(b) != b;
         let moving: Vec<_> = self.0.extract_if(|pair, _| moved(pair)).collect();
-        for ((a, b), n) in moving {
-            self.add(gone.now(a), gone.now(b), n);
-        }
+        self.add_all(moving.into_iter().map(|((a, b), n)| (gone.now(a), gone.now(b), n)).collect());
     }
 }
 
@@ -369,6 +371,17 @@ mod tests {
         assert!(!groups.crowded(), "nothing can be folded");
         assert_eq!(groups.join(Key::Task(TaskId(u32::MAX)), WhoName::NOBODY), GroupIx::OTHERS);
         assert_eq!(groups.join(Key::Task(TaskId(0)), WhoName::NOBODY), first);
+    }
+
+    #[test]
+    fn which_pairs_find_room_is_not_a_matter_of_chance() {
+        let mut pairs = Pairs::default();
+        (0..MAX_PAIRS as u32 - 10).for_each(|n| pairs.add(GroupIx(2), GroupIx(3 + n), 1));
+        let mut more = Pairs::default();
+        (0..100).for_each(|n| more.add(GroupIx(1), GroupIx(3 + n), 50 + u64::from(n)));
+        pairs.merge(&more);
+        assert!((90..100).all(|n| pairs.0.contains_key(&(GroupIx(1), GroupIx(3 + n)))), "the largest have names");
+        assert_eq!(pairs.0[&(GroupIx(1), GroupIx::OTHERS)], (50..140).sum::<u64>());
     }
 
     #[test]

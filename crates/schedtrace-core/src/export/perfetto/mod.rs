@@ -200,8 +200,8 @@ impl<W: Write> PerfettoWriter<W> {
                 machine_name: Some(host.hostname.clone()),
             }),
         )?;
-        let count = meta.topology.cpus.last().map_or(0, |info| info.cpu.0 + 1);
-        let cpus = (0..count).map(Cpu).map(|cpu| {
+        let last = meta.topology.cpus.last();
+        let cpus = last.into_iter().flat_map(|last| 0..=last.cpu.0).map(Cpu).map(|cpu| {
             let processor = match meta.topology.get(cpu) {
                 Some(info) => format!("core {}, LLC {}, node {}", info.core, info.llc, info.node),
                 None => "absent".into(),
