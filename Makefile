@@ -2,7 +2,7 @@
 # ~/.cache/schedtrace/target.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test vm-test truth kills mistakes endurance lint bpf
+.PHONY: help demo test vm-test kernels truth kills mistakes endurance lint bpf
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ test: ## Run every test; as root, those on the running kernel too
 
 vm-test: ## Boot KERNEL (the newest in ../shared/kernel) in an emulator with CPUS (8) CPUs, and run the live tests there
 	@KERNEL="$(KERNEL)" CPUS="$(CPUS)" MODULES="$(MODULES)" scripts/vm-test.sh
+
+kernels: ## Try this kernel, the test kernel and Debian's in turn, and write docs/kernels.md
+	@scripts/kernels.sh
 
 truth: ## Print what is reported beside what the kernel and ftrace say of the same threads, and the books of starved recorders
 	@scripts/truth.sh

@@ -3,7 +3,8 @@
 # it, and ends with one line that sums up: vm-test.sh [KERNEL]
 #
 # KERNEL is a bzImage that has 9p, virtio and BTF built in, by default the newest in ../shared/kernel. For one that has
-# them as modules, MODULES names its folder of modules (lib/modules/RELEASE). VM=skip leaves all of this out.
+# them as modules, MODULES names its folder of modules (lib/modules/RELEASE). debian-6.1, debian-6.12 and so on fetch
+# Debian's own. VM=skip leaves all of this out; VM_RESULT names a folder for what the machine said.
 set -euo pipefail
 here=$PWD
 # shellcheck source=scripts/env.sh
@@ -15,7 +16,12 @@ if [ "${VM:-}" = skip ]; then
 fi
 kernel=${1:-${KERNEL:-$(find ../shared/kernel -maxdepth 1 -name 'bzImage-*' 2>/dev/null | sort -V | tail -n 1)}}
 [ -n "$kernel" ] || die "no test kernel: there is no ../shared/kernel/bzImage-*; name one (make vm-test KERNEL=bzImage), or leave these tests out (VM=skip)"
+if [[ $kernel == debian-* ]]; then
+    fetched=$(scripts/vm/debian.sh "${kernel#debian-}")
+    read -r kernel MODULES <<<"$fetched"
+fi
 [ -e "$kernel" ] || kernel=$here/$kernel
+[ -z "${MODULES:-}" ] || [ -e "$MODULES" ] || MODULES=$here/$MODULES
 [ -r "$kernel" ] || die "$kernel cannot be read: name a kernel image (make vm-test KERNEL=bzImage)"
 kernel=$(realpath "$kernel")
 cpus=${CPUS:-8}
@@ -49,7 +55,7 @@ append="console=ttyS0 panic=-1 loglevel=4 init=$out/init.sh"
 boot=()
 if [ -n "${MODULES:-}" ]; then
     boot=(-initrd "$out/initrd")
-    scripts/vm/initrd.sh "$MODULES" "$out/init.sh" >"$out/initrd"
+    scripts/vm/initrd.sh "$(realpath "$MODULES")" "$out/init.sh" >"$out/initrd"
 else
     append+=" root=/dev/root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144 ro"
 fi
@@ -79,8 +85,8 @@ if ! grep -qx finished "$out/output"; then
 fi
 if [ -n "${VM_RESULT:-}" ]; then
     mkdir -p "$VM_RESULT"
-    cp "$out/output" "$VM_RESULT/output"
-    cp "$out/doctor.json" "$VM_RESULT/doctor.json"
+    cp "$out/output" "$out/doctor.json" "$VM_RESULT/"
+    printf '%s\n' "$(basename "$kernel" | sed 's/^[a-zA-Z]*-//')" "$cpus CPUs, 2 LLCs, 2 nodes, emulated" >"$VM_RESULT/machine"
 fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" != 0 ]

@@ -1,11 +1,14 @@
 //! Chores of this repository: `cargo run -p xtask -- house` checks the rules of the house, `-- bpf` rebuilds the
-//! BPF objects, `-- mistakes` puts known mistakes back and sees their tests fail.
+//! BPF objects, `-- mistakes` puts known mistakes back and sees their tests fail, `-- kernels` prints which kernels were
+//! tried.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks through its output")]
 
 mod bpf;
 mod house;
+mod kernels;
 mod mistakes;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +42,12 @@ enum Chore {
         /// Only those whose file name contains this.
         only: Option<String>,
     },
+    /// Print docs/kernels.md, of what scripts/kernels.sh has found.
+    Kernels {
+        /// A folder per machine, with `machine`, `doctor.json` and `output`.
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -46,6 +55,7 @@ fn main() -> ExitCode {
         Chore::House { picture: true } => house::print_picture(),
         Chore::House { picture: false } => house::check(),
         Chore::Bpf { check } => bpf::run(check),
+        Chore::Kernels { folders } => kernels::print(&folders),
         Chore::Mistakes { check, only } => mistakes::run(check, only.as_deref()),
     };
     match result {
