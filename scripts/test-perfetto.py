@@ -1,5 +1,7 @@
 """Reads an exported Perfetto trace with Perfetto's own schema, does with it what Perfetto does - who had which CPU when,
-who waited - and compares that with the same trace's CSV and with the report: test-perfetto.py SCHEDTRACE TRACE"""
+who waited - and compares that with the same trace's CSV and with the report: test-perfetto.py SCHEDTRACE TRACE [WRITTEN]
+
+WRITTEN is what `record --perfetto` wrote of it meanwhile, to be read in the place of an export."""
 
 import csv
 import json
@@ -148,14 +150,15 @@ def states(events):
 
 
 def main():
-    schedtrace, trace = sys.argv[1:]
+    schedtrace, trace, *written = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         files = {to: Path(folder) / f"run.{to}" for to in ("perfetto", "csv")}
         for to, path in files.items():
             subprocess.run([schedtrace, "export", trace, "--to", to, "-o", path], check=True)
-        events, rest, lost, kinds = read(files["perfetto"])
+        perfetto = Path(written[0]) if written else files["perfetto"]
+        events, rest, lost, kinds = read(perfetto)
         rows = read_csv(files["csv"])
-        size = files["perfetto"].stat().st_size
+        size = perfetto.stat().st_size
     meta = json.loads((Path(trace) / "meta.json").read_text())["meta"]
     run = lambda *args: json.loads(subprocess.run([schedtrace, *args, "--json"], check=True, stdout=subprocess.PIPE).stdout)
     info = run("info", trace)

@@ -172,7 +172,8 @@ impl<W: Write> Sink for CsvWriter<W> {
     }
 
     fn batch(&mut self, batch: &Batch) -> Result<()> {
-        for step in steps(batch) {
+        let due = self.names.due(batch);
+        for step in steps(&due, batch) {
             match step {
                 Step::Task(task) => {
                     self.names.take(task);

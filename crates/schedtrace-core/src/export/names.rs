@@ -1,8 +1,8 @@
 //! Who the tasks are at each moment: an export names a task as it was called then.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
-use crate::event::{Batch, Comm, Event, Task, TaskId};
+use crate::event::{Batch, Comm, Event, Nanos, Task, TaskId};
 
 /// Thread ids from here on belong to tasks whose identity was lost: Linux gives none beyond 2^22 (`PID_MAX_LIMIT` in
 /// `include/linux/threads.h`).
@@ -20,6 +20,8 @@ pub(super) struct Name {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     known: HashMap<TaskId, Task>,
+    /// What tasks will be called after what has come: a recorded trace tells all names of a segment at once.
+    later: Vec<Task>,
     /// Those whose structures the kernel gave back in this batch and in the one before, of which events may come late.
     freed: [Vec<TaskId>; 2],
 }
@@ -35,6 +37,25 @@ impl Names {
                 Name { tid, tgid: tid, comm: Comm::new(&format!("<task {}>", id.0)) }
             }
         }
+    }
+
+    /// The identities that hold from some time of this batch on, and from when, in the order of time. The first that is
+    /// heard of a task holds for what it did before as well.
+    pub(super) fn due(&mut self, batch: &Batch) -> Vec<(Nanos, Task)> {
+        let mut tasks = std::mem::take(&mut self.later);
+        tasks.extend(&batch.tasks);
+        tasks.sort_by_key(|task| task.since);
+        let mut heard = HashSet::new();
+        let (mut due, later): (Vec<_>, Vec<_>) = tasks
+            .into_iter()
+            .map(|task| {
+                let first = heard.insert(task.id) && !self.known.contains_key(&task.id);
+                (if first { Nanos::ZERO } else { task.since }, task)
+            })
+            .partition(|(from, _)| *from < batch.until);
+        due.sort_by_key(|(from, _)| *from);
+        self.later = later.into_iter().map(|(_, task)| task).collect();
+        due
     }
 
     /// Takes an identity; whether something of the name is new.
@@ -68,18 +89,16 @@ pub(super) enum Step<'a> {
     Late(&'a Event),
 }
 
-/// The identities and events of a batch in the order of time.
-pub(super) fn steps(batch: &Batch) -> impl Iterator<Item = Step<'_>> {
-    let mut tasks: Vec<&Task> = batch.tasks.iter().collect();
-    tasks.sort_by_key(|task| task.since);
-    let mut tasks = tasks.into_iter().peekable();
+/// The events of a batch, and the identities that are due in it, in the order of time.
+pub(super) fn steps<'a>(due: &'a [(Nanos, Task)], batch: &'a Batch) -> impl Iterator<Item = Step<'a>> {
+    let mut tasks = due.iter().peekable();
     let mut events = batch.events.iter().peekable();
     let mut late = batch.late.iter();
     std::iter::from_fn(move || {
         let next = events.peek().map(|event| event.ts);
         tasks
-            .next_if(|task| next.is_none_or(|next| task.since <= next))
-            .map(Step::Task)
+            .next_if(|(from, _)| next.is_none_or(|next| *from <= next))
+            .map(|(_, task)| Step::Task(task))
             .or_else(|| events.next().map(Step::Event))
             .or_else(|| late.next().map(Step::Late))
     })
@@ -88,7 +107,7 @@ pub(super) fn steps(batch: &Batch) -> impl Iterator<Item = Step<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Cpu, EventKind, Nanos};
+    use crate::event::{Cpu, EventKind};
 
     fn task(id: u32, since: u64, comm: &str) -> Task {
         Task {
@@ -107,25 +126,32 @@ mod tests {
 
     #[test]
     fn a_name_holds_from_its_own_time_on() {
-        let batch = Batch {
-            tasks: vec![task(1, 20, "new"), task(1, 5, "old")],
-            events: vec![event(5), event(19), event(20)],
+        let first = Batch {
+            // Also where it is told early, and from its beginning where it is told late.
+            tasks: vec![task(1, 25, "newest"), task(1, 20, "new"), task(1, 5, "old")],
+            events: [3, 5, 19, 20].map(event).into(),
             late: vec![event(1)],
+            until: Nanos(22),
             ..Batch::default()
         };
+        let second = Batch { events: [22, 25].map(event).into(), until: Nanos(30), ..Batch::default() };
         let mut names = Names::default();
         let mut seen = Vec::new();
-        for step in steps(&batch) {
-            match step {
-                Step::Task(task) => assert!(names.take(task)),
-                Step::Event(event) | Step::Late(event) => {
-                    seen.push((event.ts.0, names.of(TaskId(1)).comm.to_string()));
+        for batch in [first, second] {
+            let due = names.due(&batch);
+            for step in steps(&due, &batch) {
+                match step {
+                    Step::Task(task) => assert!(names.take(task)),
+                    Step::Event(event) | Step::Late(event) => {
+                        seen.push((event.ts.0, names.of(TaskId(1)).comm.to_string()));
+                    }
                 }
             }
         }
-        let expected = [(5, "old"), (19, "old"), (20, "new"), (1, "new")].map(|(ts, name)| (ts, name.to_owned()));
+        let expected = [(3, "old"), (5, "old"), (19, "old"), (20, "new"), (1, "new"), (22, "new"), (25, "newest")]
+            .map(|(ts, name)| (ts, name.to_owned()));
         assert_eq!(seen, expected);
-        assert!(!names.take(&task(1, 30, "new")), "nothing is new");
+        assert!(!names.take(&task(1, 30, "newest")), "nothing is new");
     }
 
     #[test]

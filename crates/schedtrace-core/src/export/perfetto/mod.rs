@@ -328,7 +328,8 @@ impl<W: Write> Sink for PerfettoWriter<W> {
     fn batch(&mut self, batch: &Batch) -> Result<()> {
         batch.lost.iter().try_for_each(|loss| self.lost(loss))?;
         self.states.read(batch);
-        for step in steps(batch) {
+        let due = self.names.due(batch);
+        for step in steps(&due, batch) {
             match step {
                 Step::Task(task) => self.announce(task)?,
                 Step::Event(event) => self.event(event)?,
