@@ -64,6 +64,8 @@
 //! - `synthetic`: simulated machines of any size as a source, for tests and benches. Brings fastrand.
 
 pub mod analysis;
+#[cfg(any(feature = "csv", feature = "trace"))]
+mod counted;
 mod error;
 mod event;
 #[cfg(any(feature = "csv", feature = "perfetto"))]

@@ -20,6 +20,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::names::{Name, Names, Step, steps};
+use crate::counted::Counted;
 use crate::error::{Error, Result};
 use crate::event::{Batch, Event, EventKind};
 use crate::sink::Sink;
@@ -50,24 +51,6 @@ pub struct CsvWriter<W: Write> {
     names: Names,
 }
 
-/// Counts what passes.
-#[derive(Debug)]
-struct Counted<W> {
-    out: W,
-    bytes: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.bytes += written as u64;
-        Ok(written)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.out.flush()
-    }
-}
-
 /// The columns behind the first three.
 #[derive(Default)]
 struct Line {
@@ -94,7 +77,7 @@ impl CsvWriter<BufWriter<File>> {
 impl<W: Write> CsvWriter<W> {
     /// Writes into anything.
     pub fn new(out: W) -> Self {
-        let out = csv::Writer::from_writer(Counted { out, bytes: 0 });
+        let out = csv::Writer::from_writer(Counted::new(out));
         Self { out, path: "the table of events".into(), names: Names::default() }
     }
 

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::commit::{Extent, InFlight, sync_folder};
 use super::schema::{Rows, Table, sort_keys};
 use super::untrusted;
+use crate::counted::Counted;
 use crate::error::{Error, Result};
 use crate::event::Nanos;
 
@@ -84,27 +85,10 @@ pub(super) fn seq_of(name: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// A file that counts what is written to it.
-struct Counted {
-    file: BufWriter<Arc<File>>,
-    bytes: u64,
-}
-
-impl Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.bytes += written as u64;
-        Ok(written)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
-    }
-}
-
 /// One table in flight.
 struct Stream {
     path: PathBuf,
-    writer: StreamWriter<Counted>,
+    writer: StreamWriter<Counted<BufWriter<Arc<File>>>>,
     rows: u64,
     /// The rows came in the order in which they are to be at rest.
     sorted: bool,
@@ -115,7 +99,7 @@ impl Stream {
     fn create(path: PathBuf, table: Table) -> Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.map_err(Error::io("cannot create", &path))?;
-        let counted = Counted { file: BufWriter::with_capacity(64 << 10, Arc::new(file)), bytes: 0 };
+        let counted = Counted::new(BufWriter::with_capacity(64 << 10, Arc::new(file)));
         let writer = StreamWriter::try_new(counted, &table.schema());
         let writer = writer.map_err(|e| cannot_write(&path, e))?;
         Ok(Self { path, writer, rows: 0, sorted: true, last_key: i64::MIN })
@@ -133,7 +117,7 @@ impl Stream {
     /// Gives the kernel all of it, so that it survives this process; how much that is. Without rows nothing counts.
     fn write_out(&mut self) -> Result<Extent> {
         let counted = self.writer.get_mut();
-        counted.file.flush().map_err(Error::io("cannot write", &self.path))?;
+        counted.out.flush().map_err(Error::io("cannot write", &self.path))?;
         Ok(if self.rows > 0 { Extent { bytes: counted.bytes, rows: self.rows } } else { Extent::default() })
     }
 
@@ -203,7 +187,7 @@ impl Flight {
     /// The files that hold rows.
     pub(super) fn files(&self) -> Vec<Arc<File>> {
         let filled = self.streams.iter().filter(|stream| stream.rows > 0);
-        filled.map(|stream| Arc::clone(stream.writer.get_ref().file.get_ref())).collect()
+        filled.map(|stream| Arc::clone(stream.writer.get_ref().out.get_ref())).collect()
     }
 
     /// The size of its files in bytes.
