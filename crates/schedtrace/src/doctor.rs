@@ -45,7 +45,8 @@ fn print(capabilities: &Capabilities) -> Result<(), Failure> {
     writeln!(out, "\n{}", heading("Events"))?;
     for probe in &capabilities.probes {
         let on = if probe.on { "on" } else { "off" };
-        writeln!(out, "  {on:<8} {:<19} {}", probe.kind.name(), probe.why.as_deref().unwrap_or_default())?;
+        let line = format!("  {on:<8} {:<19} {}", probe.kind.name(), probe.why.as_deref().unwrap_or_default());
+        writeln!(out, "{}", line.trim_end())?;
     }
     let verdict = match capabilities.can_record() {
         true => "`schedtrace record` works here".to_owned(),
