@@ -101,7 +101,7 @@ fn table(runs: &[Run]) -> String {
     });
     let aspects = runs.first().map_or(&[][..], |run| &run.doctor.checks);
     for Check { aspect, .. } in aspects {
-        row(aspect.replace('_', " "), &|run| {
+        row(aspect.clone(), &|run| {
             let check = run.doctor.checks.iter().find(|check| check.aspect == *aspect);
             check.map_or("not looked at".into(), |check| match check.state.as_str() {
                 "ok" => "yes".into(),
@@ -153,7 +153,7 @@ mod tests {
         );
         let run = Run { name: "6.1".into(), shape: "8 CPUs".into(), doctor: doctor.unwrap(), tests, failed };
         let text = table(&[run]);
-        for line in ["| sched ext | no |", "| `task_rename` | not recorded |", "| tests `live` | 12 of 13 pass |"] {
+        for line in ["| sched_ext | no |", "| `task_rename` | not recorded |", "| tests `live` | 12 of 13 pass |"] {
             assert!(text.contains(line), "{text}");
         }
         assert!(text.ends_with("On 6.1 these fail: `b`.\n"), "{text}");
