@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use schedtrace_core::Kind;
 use schedtrace_core::analysis::GroupBy;
 #[cfg(feature = "live")]
-use schedtrace_core::live::ShardPolicy;
+use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
 #[cfg(feature = "live")]
 use schedtrace_core::system::CpuList;
 
@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Record(RecordArgs),
     #[cfg(feature = "live")]
     Doctor(DoctorArgs),
+    Top(TopArgs),
     Report(ReportArgs),
     Info(InfoArgs),
     Export(ExportArgs),
@@ -67,6 +68,26 @@ pub(crate) struct RecordArgs {
     /// How long: 5s, 1m30s, 2h
     #[arg(short, long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) duration: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) collect: CollectArgs,
+    /// Keep the trace below this size: the oldest part goes first
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_size: Option<ByteSize>,
+    /// Keep no more than the last so much time [default: 72h, 0 for no limit]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "72h", hide_default_value = true)]
+    pub(crate) max_age: Duration,
+    /// Write a Perfetto trace as well, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) perfetto: Option<PathBuf>,
+    /// Run this command, record until it ends, and end with its exit status
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+/// What is recorded, and how.
+#[cfg(feature = "live")]
+#[derive(Debug, clap::Args)]
+pub(crate) struct CollectArgs {
     /// Only this process and those it starts; may be given several times
     #[arg(short, long = "pid", value_name = "PID")]
     pub(crate) pids: Vec<u32>,
@@ -85,21 +106,20 @@ pub(crate) struct RecordArgs {
     /// CPUs that share a ring: auto, per-cpu, per-llc, per-node, single
     #[arg(long, value_name = "POLICY", default_value = "auto")]
     pub(crate) shards: ShardPolicy,
-    /// Keep the trace below this size: the oldest part goes first
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) max_size: Option<ByteSize>,
-    /// Keep no more than the last so much time [default: 72h, 0 for no limit]
-    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "72h", hide_default_value = true)]
-    pub(crate) max_age: Duration,
-    /// Write a Perfetto trace as well, for ui.perfetto.dev
-    #[arg(long, value_name = "FILE")]
-    pub(crate) perfetto: Option<PathBuf>,
     /// Become this user (name or number) once the recording begins, instead of whoever called sudo; root to stay root
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
-    /// Run this command, record until it ends, and end with its exit status
-    #[arg(last = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[cfg(feature = "live")]
+impl CollectArgs {
+    pub(crate) fn builder(&self) -> CollectorBuilder {
+        let mut builder = Collector::builder().shards(self.shards).ring_bytes((self.ring_mb as usize) << 20);
+        builder = self.pids.iter().fold(builder, |builder, &pid| builder.pid(pid));
+        builder = self.cgroups.iter().fold(builder, |builder, path| builder.cgroup(path));
+        builder = self.cpus.iter().fold(builder, |builder, cpus| builder.cpus(cpus.clone()));
+        self.events.iter().fold(builder, |builder, kinds| builder.events(kinds.iter().copied()))
+    }
 }
 
 /// Tell what can be recorded here and what not, why, what that costs, and how to mend it
@@ -111,6 +131,25 @@ pub(crate) struct DoctorArgs {
     /// For programs: docs/json.md says what stands where
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Show on the terminal who waits for a CPU and who has it: of the running machine, or of a trace
+///
+/// Live, it needs the privileges that `record` needs, gives them up as `record` does, and writes nothing to disk.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TopArgs {
+    /// A trace
+    #[cfg_attr(feature = "live", doc = "[default: the running machine]")]
+    #[arg(value_name = "DIR")]
+    #[cfg_attr(not(feature = "live"), arg(required = true))]
+    pub(crate) trace: Option<PathBuf>,
+    /// How often the screen is drawn, live
+    #[cfg(feature = "live")]
+    #[arg(short, long, value_name = "TIME", value_parser = units::duration, default_value = "1s")]
+    pub(crate) interval: Duration,
+    #[cfg(feature = "live")]
+    #[command(flatten)]
+    pub(crate) collect: CollectArgs,
 }
 
 /// Say why tasks waited for a CPU, from a trace

@@ -13,6 +13,7 @@ mod record;
 mod render;
 mod repair;
 mod report;
+mod top;
 mod units;
 
 use std::io::Write;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Record(args) => record::run(&args),
         #[cfg(feature = "live")]
         Command::Doctor(args) => doctor::run(&args),
+        Command::Top(args) => top::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::run(&args).map(|()| ExitCode::SUCCESS),

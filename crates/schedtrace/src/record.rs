@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::{Access, AtFlags, CWD};
 use schedtrace_core::export::perfetto::PerfettoWriter;
-use schedtrace_core::live::{Collector, Stopper};
+use schedtrace_core::live::Stopper;
 use schedtrace_core::system::procfs;
 use schedtrace_core::trace::{TraceWriter, WriterOptions};
 use schedtrace_core::{Batch, Error, Kind, Meta, Nanos, OnFull, Pipeline, Sink, Source, Summary};
@@ -32,21 +32,16 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     let command = args.command.split_first().map(|(program, rest)| find(program).map(|path| (path, rest)));
     let command = command.transpose()?;
     let output = args.output.clone().unwrap_or_else(default_output);
-    let mut loaded = Collector::builder().shards(args.shards).ring_bytes((args.ring_mb as usize) << 20);
-    loaded = args.pids.iter().fold(loaded, |builder, &pid| builder.pid(pid));
-    loaded = args.cgroups.iter().fold(loaded, |builder, path| builder.cgroup(path));
-    loaded = args.cpus.iter().fold(loaded, |builder, cpus| builder.cpus(cpus.clone()));
-    loaded = args.events.iter().fold(loaded, |builder, kinds| builder.events(kinds.iter().copied()));
     let options = WriterOptions {
         max_bytes: args.max_size.map(|size| size.as_u64()),
         max_age: (!args.max_age.is_zero()).then_some(args.max_age),
         ..WriterOptions::default()
     };
     options.check()?;
-    let loaded = loaded.load()?;
+    let loaded = args.collect.builder().load()?;
 
     // What belongs to somebody is worked on with what that one may do.
-    let user = privilege::invoking_user(args.user.as_deref())?;
+    let user = privilege::invoking_user(args.collect.user.as_deref())?;
     match &user {
         Some(user) => user.act(|| repair::left_over_beside(&output))?,
         None => repair::left_over_beside(&output),
@@ -54,7 +49,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     let signals = Signals::catch()?;
     let before = cpu_time();
     let attached = loaded.attach()?;
-    let user = own_folder(&output, user, args.user.is_some())?;
+    let user = own_folder(&output, user, args.collect.user.is_some())?;
     privilege::drop_all(user.as_ref())?;
     let mut writer = TraceWriter::create(&output, options)?;
     let mut perfetto = args.perfetto.as_ref().map(PerfettoWriter::create).transpose()?;

@@ -102,6 +102,37 @@ pub trait Analysis {
     fn report(&self) -> Self::Report;
 }
 
+/// Two questions asked of one stream, answered at the same moment.
+///
+/// ```
+/// use schedtrace_core::analysis::{Analysis, GroupBy, Options, Sched};
+/// let both = (Sched::default(), Sched::new(Options { by: GroupBy::Cpu, ..Options::default() }));
+/// let (by_task, by_cpu) = both.report();
+/// assert_eq!((by_task.by, by_cpu.by), (GroupBy::Task, GroupBy::Cpu));
+/// ```
+impl<A: Analysis, B: Analysis> Analysis for (A, B) {
+    type Report = (A::Report, B::Report);
+
+    fn begin(&mut self, meta: &Meta) {
+        self.0.begin(meta);
+        self.1.begin(meta);
+    }
+
+    fn update(&mut self, batch: &Batch) {
+        self.0.update(batch);
+        self.1.update(batch);
+    }
+
+    fn finish(&mut self, meta: &Meta) {
+        self.0.finish(meta);
+        self.1.finish(meta);
+    }
+
+    fn report(&self) -> Self::Report {
+        (self.0.report(), self.1.report())
+    }
+}
+
 /// Reads a source to its end, and gives the answer.
 pub fn run<A: Analysis>(source: &mut (impl Source + ?Sized), mut analysis: A) -> Result<A::Report> {
     analysis.begin(source.meta());
