@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Info(InfoArgs),
     Export(ExportArgs),
     Repair(RepairArgs),
+    Mcp(McpArgs),
 }
 
 /// Record the running kernel into a trace: until the time is over, Ctrl-C, or the end of COMMAND
@@ -222,6 +223,20 @@ impl Format {
             Self::Csv => "csv",
         }
     }
+}
+
+/// Serve traces to an AI agent: an MCP server on standard input and output
+///
+/// A host (Claude, VS Code, Cursor ...) starts it; there is nothing to type.
+#[derive(Debug, clap::Args)]
+pub(crate) struct McpArgs {
+    /// A trace, or a folder of traces, that may be read; may be given several times [default: all that you may read]
+    #[arg(long = "trace", value_name = "DIR")]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Record the running machine when the agent asks for it; needs CAP_BPF and CAP_PERFMON
+    #[cfg(feature = "live")]
+    #[arg(long)]
+    pub(crate) collect: bool,
 }
 
 /// Finish traces whose recording was interrupted: what was left in flight becomes Parquet

@@ -6,6 +6,7 @@ mod args;
 mod doctor;
 mod export;
 mod info;
+mod mcp;
 #[cfg(feature = "live")]
 mod privilege;
 #[cfg(feature = "live")]
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Repair(args) => repair::run(&args),
+        Command::Mcp(args) => mcp::run(args).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,
