@@ -27,7 +27,8 @@ fn main() -> ExitCode {
         traces: args.traces,
         #[cfg(feature = "live")]
         collect: args.collect,
-        ..Settings::default()
+        #[cfg(not(feature = "live"))]
+        collect: false,
     };
     match serve_stdio(settings) {
         Ok(()) => ExitCode::SUCCESS,

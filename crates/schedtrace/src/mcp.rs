@@ -10,7 +10,8 @@ pub(crate) fn run(args: McpArgs) -> Result<(), Failure> {
         traces: args.traces,
         #[cfg(feature = "live")]
         collect: args.collect,
-        ..Settings::default()
+        #[cfg(not(feature = "live"))]
+        collect: false,
     };
     serve_stdio(settings).map_err(|error| Failure::Coded(FAILURE, error.to_string()))
 }
