@@ -115,8 +115,12 @@ impl ServerHandler for Server {
 ///
 /// # Errors
 ///
-/// If the client speaks no MCP, or the streams fail.
+/// If a trace or folder of the settings is not there, the client speaks no MCP, or the streams fail.
 pub fn serve_stdio(settings: Settings) -> io::Result<()> {
+    for place in &settings.traces {
+        let found = std::fs::metadata(place);
+        found.map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", place.display())))?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let running = Server::new(settings).serve(rmcp::transport::stdio()).await.map_err(io::Error::other)?;

@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     Repair(RepairArgs),
     Mcp(McpArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Record the running kernel into a trace: until the time is over, Ctrl-C, or the end of COMMAND
@@ -251,6 +253,22 @@ pub(crate) struct RepairArgs {
     /// For programs: docs/json.md says what stands where
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Print completions for a shell: `source <(schedtrace completions bash)`
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Write the manual pages into a folder: `schedtrace man ~/.local/share/man/man1`
+#[derive(Debug, clap::Args)]
+pub(crate) struct ManArgs {
+    /// The folder, which has to be there
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }
 
 #[cfg(test)]

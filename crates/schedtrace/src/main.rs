@@ -5,6 +5,7 @@ mod args;
 #[cfg(feature = "live")]
 mod doctor;
 mod export;
+mod guides;
 mod info;
 mod mcp;
 #[cfg(feature = "live")]
@@ -72,6 +73,8 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Repair(args) => repair::run(&args),
+        Command::Completions(args) => guides::completions(&args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => guides::man(&args).map(|()| ExitCode::SUCCESS),
         Command::Mcp(args) => mcp::run(args).map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -6,7 +6,7 @@ use schedtrace_core::analysis::{
     self, CauseKind, CpuUse, Group, GroupBy, HeldBy, Options, Report, RunQueueStats, Sched, WorstWait,
 };
 use schedtrace_core::trace::TraceReader;
-use schedtrace_core::{Meta, Source};
+use schedtrace_core::{Error, Meta, Source};
 
 use crate::args::ReportArgs;
 use crate::render::{Column, heading, table, warning};
@@ -25,7 +25,17 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     if let (Some(from), Some(until)) = (from, until)
         && until <= from
     {
-        return Err(schedtrace_core::Error::Invalid("--to must be later than --from".into()).into());
+        return Err(Error::Invalid("--to must be later than --from".into()).into());
+    }
+    let window = trace.info()?.window;
+    for (name, outside) in [
+        ("--from", from.is_some_and(|from| from >= window.until_ns)),
+        ("--to", until.is_some_and(|until| until <= window.from_ns)),
+    ] {
+        if outside {
+            let why = format!("{name} leaves nothing of the recording, which is {} long", window.duration_ns);
+            return Err(Error::Invalid(why).into());
+        }
     }
     // As text, the columns of a row come from several lists, so that all of them are needed in whole.
     let top = if args.json { args.top } else { args.top.max(JOINED) };

@@ -143,6 +143,45 @@ fn a_truncated_table_is_named() {
 }
 
 #[test]
+fn what_cannot_be_done_is_one_line_that_says_why() {
+    let (fixture, folder) = (fixture(), tempfile::tempdir().unwrap());
+    let (trace, missing) = (fixture.to_str().unwrap(), folder.path().join("no/such"));
+    let missing = missing.to_str().unwrap();
+    for (args, why) in [
+        (&["report", trace, "--from", "1h"][..], "--from leaves nothing"),
+        (&["report", trace, "--to", "0s"], "--to leaves nothing"),
+        (&["report", trace, "--from", "2ms", "--to", "1ms"], "--to must be later"),
+        (&["report", missing], "no such directory"),
+        (&["info", missing], "no such directory"),
+        (&["repair", missing], "no such directory"),
+        (&["export", trace, "--to", "csv", "-o", missing], "cannot create"),
+        (&["man", missing], "cannot write the manual pages"),
+        (&["mcp", "--trace", missing], "cannot read"),
+    ] {
+        let line = complaint(&schedtrace(args), 1);
+        assert!(line.contains(why), "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let commands = ["record", "top", "doctor", "report", "info", "export", "repair", "mcp"];
+    let commands = commands.into_iter().filter(|name| cfg!(feature = "live") || !["record", "doctor"].contains(name));
+    let folder = tempfile::tempdir().unwrap();
+    stdout(&schedtrace(&["man", folder.path().to_str().unwrap()]));
+    let bash = stdout(&schedtrace(&["completions", "bash"]));
+    for command in commands {
+        assert!(bash.contains(&format!("schedtrace,{command})")), "{command}");
+        let page = fs::read_to_string(folder.path().join(format!("schedtrace-{command}.1"))).unwrap();
+        assert!(page.contains(".SH DESCRIPTION"), "{page}");
+    }
+    for shell in ["zsh", "fish"] {
+        assert!(stdout(&schedtrace(&["completions", shell])).contains("max-size"), "{shell}");
+    }
+    assert_eq!(schedtrace(&["completions", "tcsh"]).status.code(), Some(2));
+}
+
+#[test]
 fn wrong_arguments_are_a_usage_error_with_advice() {
     for (args, advice) in [
         (vec!["report"], "DIR"),
