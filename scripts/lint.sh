@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that is checked without running a test. With an argument, only that check.
+# What is checked without running a test: formatting, clippy, documentation, the rules of the house, licences, and the
+# scripts. With arguments, only these checks; `features`, `msrv` and `api` are there as well, and fetch tools of their own.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
@@ -29,14 +30,54 @@ house() {
     cargo run --quiet --locked -p xtask -- mistakes --check
 }
 
-deny() {
-    if ! command -v cargo-deny >/dev/null; then
-        PATH="$cache/tools/bin:$PATH"
-        # It takes minutes to build; once.
-        command -v cargo-deny >/dev/null ||
-            cargo install --quiet --locked --root "$cache/tools" cargo-deny --version 0.20.2
+# tool NAME VERSION: builds a cargo tool into the cache, once, which takes minutes.
+tool() {
+    PATH="$cache/tools/bin:$PATH"
+    if ! command -v "$1" >/dev/null || ! "$1" "${1#cargo-}" --version 2>/dev/null | grep -qF "$2"; then
+        CARGO_TARGET_DIR="$cache/tools/target" cargo install --quiet --locked --force --root "$cache/tools" "$1" --version "$2"
     fi
+}
+
+# toolchain NAME: the toolchain, by rustup.
+toolchain() {
+    command -v rustup >/dev/null || die "rustup is missing, which gives the toolchain $1: https://rustup.rs"
+    rustup toolchain list | grep -q "^$1-" || rustup --quiet toolchain install "$1" --profile minimal
+}
+
+deny() {
+    tool cargo-deny 0.20.2
     cargo deny --locked check licenses bans sources
+}
+
+# Any two features of the library together, and each feature of the others.
+features() {
+    tool cargo-hack 0.6.46
+    cargo hack check --quiet --locked --no-dev-deps --feature-powerset --depth 2 --exclude-features vendored -p schedtrace-core
+    cargo hack check --quiet --locked --no-dev-deps --each-feature -p schedtrace -p schedtrace-mcp -p schedtrace-tui
+}
+
+# The oldest Rust that the manifests promise.
+msrv() {
+    local version
+    version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    toolchain "$version"
+    cargo "+$version" check --quiet --locked --workspace --all-targets
+}
+
+# The public API, as crates/schedtrace-core/public-api.txt has it; accept=1 writes it anew. rustdoc's JSON, of which it is
+# made, is nightly's alone.
+api() {
+    local nightly=nightly-2026-10-30 file=crates/schedtrace-core/public-api.txt now
+    toolchain "$nightly"
+    tool cargo-public-api 0.52.0
+    now=$(mktemp)
+    cargo "+$nightly" public-api -p schedtrace-core --all-features -sss --color=never >"$now" 2>/dev/null ||
+        die "the public API cannot be told: run cargo +$nightly public-api -p schedtrace-core --all-features"
+    if [ "${accept:-}" = 1 ]; then
+        cp "$now" "$file"
+    fi
+    diff -u "$file" "$now" || die "the public API has changed: look at it, and accept it with accept=1 scripts/lint.sh api"
+    rm "$now"
 }
 
 shell() {

@@ -61,6 +61,7 @@
 //! - `trace` (default): traces on disk. Brings Arrow and Parquet.
 //! - `perfetto`: writes Perfetto traces. Brings prost.
 //! - `csv`: writes comma-separated values.
+//! - `vendored`: `live`, with libelf and zlib linked statically.
 //! - `synthetic`: simulated machines of any size as a source, for tests and benches. Brings fastrand.
 
 pub mod analysis;
