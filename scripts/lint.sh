@@ -52,8 +52,8 @@ deny() {
 # Any two features of the library together, and each feature of the others.
 features() {
     tool cargo-hack 0.6.46
-    cargo hack check --quiet --locked --no-dev-deps --feature-powerset --depth 2 --exclude-features vendored -p schedtrace-core
-    cargo hack check --quiet --locked --no-dev-deps --each-feature -p schedtrace -p schedtrace-mcp -p schedtrace-tui
+    cargo hack check --quiet --no-dev-deps --feature-powerset --depth 2 --exclude-features vendored -p schedtrace-core
+    cargo hack check --quiet --no-dev-deps --each-feature -p schedtrace -p schedtrace-mcp -p schedtrace-tui
 }
 
 # The oldest Rust that the manifests promise.
