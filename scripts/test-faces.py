@@ -107,7 +107,7 @@ def main(built, trace):
         told = {key: value for key, value in reports[by].items() if key in asked[by]}
         check(f"the library and the command, by {by}", printed(built / "examples/report", trace, by, str(TOP)), told)
         check(f"the agent and the command, by {by}", asked[by], told)
-        check(f"the notebook and the command, by {by}", opened.report(by=by, top=TOP), told)
+        check(f"the notebook and the command, by {by}", opened.report(by=by, top=TOP).to_dict(), told)
 
     report = reports["task"]
     shown = on_terminal(command, trace)

@@ -75,6 +75,8 @@ pub mod export;
 pub mod live;
 pub mod merge;
 pub mod pipeline;
+#[cfg(all(feature = "live", feature = "trace"))]
+mod recorder;
 mod sink;
 mod source;
 #[cfg(feature = "synthetic")]
@@ -86,6 +88,8 @@ pub mod trace;
 pub use error::{Error, Result};
 pub use event::*;
 pub use pipeline::{LossCount, Pipeline, SinkOutcome, Summary};
+#[cfg(all(feature = "live", feature = "trace"))]
+pub use recorder::Recorder;
 pub use sink::{OnFull, Sink};
 pub use source::{Account, Filters, MemorySource, Meta, Poll, Probe, RingInfo, Source};
 

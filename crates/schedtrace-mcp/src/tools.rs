@@ -259,10 +259,7 @@ impl Tools {
             return Err(format!("duration_s: {seconds} seconds cannot be had: use 1 to {MAX_DURATION}"));
         }
         let mut collection = self.collection();
-        if let Some(running) = collection.as_mut()
-            && running.is_on()
-        {
-            let left = running.until.saturating_duration_since(std::time::Instant::now());
+        if let Some(left) = collection.as_mut().and_then(Collection::left) {
             return Err(format!(
                 "it collects already, for {} more seconds: ask the other tools, or call disable_collection first",
                 left.as_secs()
@@ -290,7 +287,7 @@ impl Tools {
         let Some(collection) = collection.as_mut() else {
             return Err("nothing was collected: call enable_collection first".into());
         };
-        let was_on = collection.is_on();
+        let was_on = collection.left().is_some();
         let events = collection.stop().map_err(|why| format!("the collection ended early: {why}"))?;
         let ended = if was_on { "The BPF programs are unloaded" } else { "The collection had ended by itself" };
         Ok(json!({

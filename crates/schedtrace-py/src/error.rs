@@ -1,6 +1,6 @@
 //! Rust's errors as Python's: the one place that maps them.
 
-use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyException, PyPermissionError, PyRuntimeError, PyValueError};
 use pyo3::{PyErr, create_exception};
 use schedtrace_core::Error;
 
@@ -11,6 +11,7 @@ pub(crate) fn to_python(error: Error) -> PyErr {
     let message = error.to_string();
     match error {
         Error::NotATrace { .. } | Error::NewerTrace { .. } | Error::Damaged { .. } => TraceError::new_err(message),
+        Error::Privilege { .. } => PyPermissionError::new_err(message),
         Error::Invalid(_) => PyValueError::new_err(message),
         // OSError's subclass goes by the kind: FileNotFoundError, PermissionError.
         Error::Io { source, .. } => std::io::Error::new(source.kind(), message).into(),

@@ -1,23 +1,34 @@
-//! The Python module `schedtrace`: opens a trace and gives its reports as plain dicts. `schedtrace.pyi` is its face.
+//! The native part of the Python module `schedtrace`: opens traces, records them, and gives reports as JSON and tables
+//! as Arrow streams. `python/schedtrace/` is its face, `_native.pyi` says what is here.
 
 mod error;
 
 use pyo3::prelude::*;
 
-/// Explains what the Linux scheduler did: reads schedtrace traces.
 #[pymodule]
-mod schedtrace {
+#[pyo3(name = "_native")]
+mod native {
     use std::path::PathBuf;
 
+    use arrow::array::RecordBatchReader;
+    use arrow::datatypes::SchemaRef;
+    use arrow::error::ArrowError;
+    use arrow::ffi_stream::FFI_ArrowArrayStream;
+    use arrow::record_batch::RecordBatch;
     use pyo3::prelude::*;
+    use pyo3::types::PyCapsule;
     use schedtrace_core::analysis::{self, GroupBy, Options, Sched};
-    use schedtrace_core::trace::TraceReader;
+    use schedtrace_core::trace::{TableReader, TraceReader};
     use serde::Serialize;
 
     use crate::error::to_python;
 
     #[pymodule_export]
     use crate::error::TraceError;
+
+    #[cfg(feature = "live")]
+    #[pymodule_export]
+    use crate::recorder::Recorder;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name that Python uses")]
@@ -29,39 +40,56 @@ mod schedtrace {
         path: PathBuf,
     }
 
-    /// Opens a trace: the directory that `schedtrace record -o` wrote.
-    #[pyfunction]
-    fn open(path: PathBuf) -> PyResult<Trace> {
-        TraceReader::open(&path).map_err(to_python)?;
-        Ok(Trace { path })
-    }
-
     #[pymethods]
     impl Trace {
-        /// What is in the trace, and how complete it is.
-        fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-            let info = py.detach(|| TraceReader::open(&self.path)?.info()).map_err(to_python)?;
-            to_dict(py, &info)
+        #[new]
+        fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+            py.detach(|| TraceReader::open(&path)).map_err(to_python)?;
+            Ok(Self { path })
         }
 
-        /// Why tasks waited, who held the CPUs meanwhile, and what else the scheduler did.
-        #[pyo3(signature = (*, by = "task", top = 20))]
-        fn report<'py>(&self, py: Python<'py>, by: &str, top: usize) -> PyResult<Bound<'py, PyAny>> {
+        fn info(&self, py: Python<'_>) -> PyResult<String> {
+            to_json(&py.detach(|| TraceReader::open(&self.path)?.info()).map_err(to_python)?)
+        }
+
+        fn report(&self, py: Python<'_>, by: &str, top: usize, include_recorder: bool) -> PyResult<String> {
             let by: GroupBy = by.parse().map_err(|unknown: analysis::UnknownGrouping| to_python(unknown.into()))?;
-            let study = Sched::new(Options { by, top, ..Options::default() });
+            let study = Sched::new(Options { by, top, include_recorder, ..Options::default() });
             let report = py.detach(|| analysis::run(&mut TraceReader::open(&self.path)?, study)).map_err(to_python)?;
-            to_dict(py, &report)
+            to_json(&report)
         }
 
-        fn __repr__(&self) -> String {
-            format!("<schedtrace.Trace {:?}>", self.path)
+        /// A capsule of an Arrow stream, by the Arrow PyCapsule interface: nothing is copied, nothing is read before it is
+        /// asked for.
+        fn stream<'py>(&self, py: Python<'py>, table: &str) -> PyResult<Bound<'py, PyCapsule>> {
+            let rows = TraceReader::open(&self.path).and_then(|trace| trace.table(table)).map_err(to_python)?;
+            let stream = FFI_ArrowArrayStream::new(Box::new(Rows(rows)));
+            PyCapsule::new_with_value(py, stream, c"arrow_array_stream")
         }
     }
 
-    /// Dicts, lists, strings and numbers, by way of JSON: Python's own parser is the fast way to make them.
-    fn to_dict<'py>(py: Python<'py>, data: &impl Serialize) -> PyResult<Bound<'py, PyAny>> {
-        let text = serde_json::to_string(data)
-            .map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(format!("cannot tell it as JSON: {error}")))?;
-        py.import("json")?.call_method1("loads", (text,))
+    /// The rows of a table as Arrow's own interface wants them.
+    struct Rows(TableReader);
+
+    impl Iterator for Rows {
+        type Item = Result<RecordBatch, ArrowError>;
+
+        fn next(&mut self) -> Option<Self::Item> {
+            Some(self.0.next()?.map_err(|why| ArrowError::ExternalError(Box::new(why))))
+        }
+    }
+
+    impl RecordBatchReader for Rows {
+        fn schema(&self) -> SchemaRef {
+            self.0.schema()
+        }
+    }
+
+    pub(crate) fn to_json(data: &impl Serialize) -> PyResult<String> {
+        serde_json::to_string(data)
+            .map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(format!("cannot tell it as JSON: {error}")))
     }
 }
+
+#[cfg(feature = "live")]
+mod recorder;

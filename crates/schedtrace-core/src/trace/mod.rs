@@ -70,6 +70,6 @@ mod untrusted;
 mod writer;
 
 pub use info::{Completeness, LossCount, Removed, TableInfo, TraceInfo, TraceState, Window};
-pub use reader::TraceReader;
+pub use reader::{TableReader, TraceReader};
 pub use repair::{Repair, interrupted_in, repair};
 pub use writer::{TraceWriter, WriterOptions};

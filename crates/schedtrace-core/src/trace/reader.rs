@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use rustix::fs::{FlockOperation, flock};
 
 use super::commit::{Commit, CommitState, Extent, Known, LOCK, MetaFile};
@@ -140,6 +144,31 @@ impl TraceReader {
         })
     }
 
+    /// One of its tables, as Arrow has it: rows as they lie in the files, in which each segment's `tasks` and `cgroups`
+    /// begin with those known from before (`carried`).
+    ///
+    /// ```no_run
+    /// use schedtrace_core::trace::TraceReader;
+    /// let mut rows = 0;
+    /// for batch in TraceReader::open("run.schedtrace")?.table("sched_switch")? {
+    ///     rows += batch?.num_rows();
+    /// }
+    /// println!("{rows} switches");
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if no table is called so; the module's documentation lists them.
+    pub fn table(&self, name: &str) -> Result<TableReader> {
+        let table = Table::ALL.into_iter().find(|table| table.name() == name).ok_or_else(|| {
+            let all = Table::ALL.map(Table::name).join(", ");
+            Error::Invalid(format!("no table is called `{name}`: use one of {all}"))
+        })?;
+        let seqs = self.all_seqs.iter().copied().collect();
+        Ok(TableReader { dir: self.dir.clone(), table, seqs, rows: None })
+    }
+
     /// Opens the next segment that is wanted; none at the end.
     fn next_segment(&mut self) -> Result<Option<Segment>> {
         while let Some(seq) = self.seqs.pop_front() {
@@ -182,6 +211,61 @@ impl Source for TraceReader {
             self.open = None;
         }
         Ok(next?.map_or(Poll::End, Poll::Batch))
+    }
+}
+
+/// The rows of one table of a trace, in record batches: what [`TraceReader::table`] gives. It ends with the first error,
+/// [`Error::Damaged`] or [`Error::Io`].
+#[derive(Debug)]
+pub struct TableReader {
+    dir: PathBuf,
+    table: Table,
+    seqs: VecDeque<u32>,
+    rows: Option<Rows>,
+}
+
+impl TableReader {
+    /// Its columns.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+
+    fn advance(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(rows) = &mut self.rows
+                && let Some(batch) = rows.next()?
+            {
+                let batch = with_schema(&self.table.schema(), &batch);
+                return batch.map(Some).map_err(|why| Error::damaged(rows.path(), why));
+            }
+            let Some(seq) = self.seqs.pop_front() else { return Ok(None) };
+            let files = SegmentFiles::open(&self.dir, seq)?;
+            self.rows = files.and_then(|files| files.tables.into_iter().nth(self.table.index()));
+        }
+    }
+}
+
+/// The columns as the schema has them: texts are read as views, which are cheaper to check.
+fn with_schema(schema: &SchemaRef, batch: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
+    let columns = schema.fields().iter().map(|field| {
+        let found = batch.column_by_name(field.name());
+        let found = found.ok_or_else(|| ArrowError::SchemaError(format!("lacks the column {}", field.name())))?;
+        cast(found, field.data_type())
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<std::result::Result<_, _>>()?)
+}
+
+impl Iterator for TableReader {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance().transpose();
+        if !matches!(next, Some(Ok(_))) {
+            self.seqs.clear();
+            self.rows = None;
+        }
+        next
     }
 }
 

@@ -267,3 +267,35 @@ fn names_are_stored_as_they_are_shown() {
     assert_eq!(read[0].tasks[0].comm.to_string(), odd.comm.to_string());
     assert!(read[0].tasks[0].comm.as_bytes().iter().all(|byte| *byte >= b' '));
 }
+
+#[test]
+fn tables_are_given_as_they_lie_in_the_files() {
+    let folder = scratch();
+    let dir = folder.path().join("t");
+    let options = WriterOptions { sync_interval: Duration::ZERO, ..tiny() };
+    let mut writer = record(&dir, options, &stream(20, 100));
+    let assert_tables = || {
+        let reader = TraceReader::open(&dir).unwrap();
+        for told in reader.info().unwrap().tables {
+            let table = reader.table(&told.name).unwrap();
+            let schema = table.schema();
+            let batches: Vec<_> = table.map(Result::unwrap).collect();
+            assert!(batches.iter().all(|batch| batch.schema() == schema), "{}", told.name);
+            assert_eq!(batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>(), told.rows, "{}", told.name);
+        }
+        let error = reader.table("nonsense").unwrap_err().to_string();
+        assert!(error.contains("`nonsense`") && error.contains("sched_switch"), "{error}");
+    };
+    // In flight and at rest.
+    assert_tables();
+    writer.finish(&meta()).unwrap();
+    assert_tables();
+    // The first error ends it.
+    let table = dir.join("events/sched_switch");
+    let file = files(&table).pop().unwrap();
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let mut rows = TraceReader::open(&dir).unwrap().table("sched_switch").unwrap();
+    assert!(rows.by_ref().any(|batch| batch.is_err()));
+    assert!(rows.next().is_none());
+}
