@@ -117,7 +117,8 @@ def test_recording():
     assert timed.wait().info.state == "finished"
     assert "events" in repr(timed)
 
-    # Ctrl-C ends the wait; what was recorded is kept.
+    # Ctrl-C ends the wait; what was recorded is kept. A shell that starts us in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupted = schedtrace.record(f"{folder}/interrupted.schedtrace")
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     raised(KeyboardInterrupt, interrupted.wait)
