@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What is checked without running a test: formatting, clippy, documentation, the rules of the house, licences, and the
-# scripts. With arguments, only these checks; `features`, `msrv` and `api` are there as well, and fetch tools of their own.
+# scripts. With arguments, only these checks; `features`, `msrv`, `examples` and `api` are there as well, and fetch tools of
+# their own.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
@@ -64,10 +65,20 @@ msrv() {
     cargo "+$version" check --quiet --locked --workspace --all-targets
 }
 
-# The public API, as crates/schedtrace-core/public-api.txt has it; accept=1 writes it anew. rustdoc's JSON, of which it is
-# made, is nightly's alone.
+# What only this rustdoc tells: it is nightly's alone.
+nightly=nightly-2026-10-30
+
+# Every public item of the library has an example (fields and variants are part of theirs).
+examples() {
+    local lint=rustdoc::missing_doc_code_examples
+    toolchain "$nightly"
+    RUSTDOCFLAGS="-Z unstable-options -Z crate-attr=feature(rustdoc_missing_doc_code_examples) -D $lint" \
+        cargo "+$nightly" doc --quiet --locked --no-deps --all-features -p schedtrace-core
+}
+
+# The public API, as crates/schedtrace-core/public-api.txt has it; accept=1 writes it anew.
 api() {
-    local nightly=nightly-2026-10-30 file=crates/schedtrace-core/public-api.txt now
+    local file=crates/schedtrace-core/public-api.txt now
     toolchain "$nightly"
     tool cargo-public-api 0.52.0
     now=$(mktemp)

@@ -23,8 +23,29 @@ use std::collections::VecDeque;
 use crate::event::{Event, Nanos, ShardId};
 
 /// Something that happened at a moment.
+///
+/// ```
+/// use schedtrace_core::Nanos;
+/// use schedtrace_core::merge::Timed;
+///
+/// struct Frame {
+///     shown: Nanos,
+/// }
+/// impl Timed for Frame {
+///     fn ts(&self) -> Nanos {
+///         self.shown
+///     }
+/// }
+/// ```
 pub trait Timed {
     /// When.
+    ///
+    /// ```
+    /// use schedtrace_core::merge::Timed;
+    /// use schedtrace_core::{Cpu, Event, EventKind, Nanos, TaskId};
+    /// let event = Event { ts: Nanos(500), cpu: Cpu(0), kind: EventKind::Free { task: TaskId(7) } };
+    /// assert_eq!(Timed::ts(&event), Nanos(500));
+    /// ```
     fn ts(&self) -> Nanos;
 }
 
@@ -91,6 +112,17 @@ struct Shard<T> {
 impl<T: Timed> Merge<T> {
     /// A merge of these shards. Items of one time come out in the order in which the shards are named here; a shard
     /// that is named twice counts once.
+    ///
+    /// ```
+    /// # use schedtrace_core::merge::{Merge, Timed};
+    /// # use schedtrace_core::{Nanos, ShardId};
+    /// # struct At(u64);
+    /// # impl Timed for At {
+    /// #     fn ts(&self) -> Nanos { Nanos(self.0) }
+    /// # }
+    /// let merge = Merge::<At>::new((0..4).map(ShardId));
+    /// assert_eq!(merge.watermark(), Nanos::ZERO);
+    /// ```
     pub fn new(shards: impl IntoIterator<Item = ShardId>) -> Self {
         let mut merge = Self { shards: Vec::new(), released: Nanos::ZERO, late: Vec::new() };
         for shard in shards {
@@ -105,6 +137,18 @@ impl<T: Timed> Merge<T> {
     ///
     /// A shard that was not named to [`new`](Self::new) is taken in, last in the order of ties, and holds the
     /// watermark back from now on.
+    ///
+    /// ```
+    /// # use schedtrace_core::merge::{Merge, Timed};
+    /// # use schedtrace_core::{Nanos, ShardId};
+    /// # struct At(u64);
+    /// # impl Timed for At {
+    /// #     fn ts(&self) -> Nanos { Nanos(self.0) }
+    /// # }
+    /// let mut merge = Merge::new([ShardId(0)]);
+    /// merge.push(ShardId(0), vec![At(5), At(3)], Nanos(8));
+    /// assert_eq!(merge.watermark(), Nanos(8));
+    /// ```
     pub fn push(&mut self, shard: ShardId, mut items: Vec<T>, until: Nanos) {
         sort(&mut items);
         let behind = items.partition_point(|item| item.ts() < self.released);
@@ -115,11 +159,37 @@ impl<T: Timed> Merge<T> {
     }
 
     /// Nothing more follows from this shard: it no longer holds the watermark back.
+    ///
+    /// ```
+    /// # use schedtrace_core::merge::{Merge, Timed};
+    /// # use schedtrace_core::{Nanos, ShardId};
+    /// # struct At(u64);
+    /// # impl Timed for At {
+    /// #     fn ts(&self) -> Nanos { Nanos(self.0) }
+    /// # }
+    /// let mut merge = Merge::<At>::new([ShardId(0)]);
+    /// merge.close(ShardId(0));
+    /// assert_eq!(merge.watermark(), Nanos::MAX);
+    /// ```
     pub fn close(&mut self, shard: ShardId) {
         self.push(shard, Vec::new(), Nanos::MAX);
     }
 
     /// The smallest promise of all shards: what is earlier can be released. Zero while there is no shard.
+    ///
+    /// ```
+    /// # use schedtrace_core::merge::{Merge, Timed};
+    /// # use schedtrace_core::{Nanos, ShardId};
+    /// # struct At(u64);
+    /// # impl Timed for At {
+    /// #     fn ts(&self) -> Nanos { Nanos(self.0) }
+    /// # }
+    /// let mut merge = Merge::<At>::new([ShardId(0), ShardId(1)]);
+    /// merge.push(ShardId(0), vec![], Nanos(8));
+    /// assert_eq!(merge.watermark(), Nanos::ZERO);
+    /// merge.push(ShardId(1), vec![], Nanos(6));
+    /// assert_eq!(merge.watermark(), Nanos(6));
+    /// ```
     #[must_use]
     pub fn watermark(&self) -> Nanos {
         // Not below what was released: a shard that was taken in later has promised less.
@@ -127,12 +197,36 @@ impl<T: Timed> Merge<T> {
     }
 
     /// How many items wait for the watermark.
+    ///
+    /// ```
+    /// # use schedtrace_core::merge::{Merge, Timed};
+    /// # use schedtrace_core::{Nanos, ShardId};
+    /// # struct At(u64);
+    /// # impl Timed for At {
+    /// #     fn ts(&self) -> Nanos { Nanos(self.0) }
+    /// # }
+    /// let mut merge = Merge::new([ShardId(0)]);
+    /// merge.push(ShardId(0), vec![At(5), At(3)], Nanos(8));
+    /// assert_eq!(merge.pending(), 2);
+    /// ```
     #[must_use]
     pub fn pending(&self) -> usize {
         self.shards.iter().map(|shard| shard.items.len()).sum()
     }
 
     /// The shard whose promise holds the watermark back: the next one to read from. None once all are closed.
+    ///
+    /// ```
+    /// # use schedtrace_core::merge::{Merge, Timed};
+    /// # use schedtrace_core::{Nanos, ShardId};
+    /// # struct At(u64);
+    /// # impl Timed for At {
+    /// #     fn ts(&self) -> Nanos { Nanos(self.0) }
+    /// # }
+    /// let mut merge = Merge::<At>::new([ShardId(0), ShardId(1)]);
+    /// merge.push(ShardId(0), vec![], Nanos(8));
+    /// assert_eq!(merge.slowest(), Some(ShardId(1)));
+    /// ```
     #[must_use]
     pub fn slowest(&self) -> Option<ShardId> {
         let open = self.shards.iter().filter(|shard| shard.until < Nanos::MAX);
@@ -141,6 +235,21 @@ impl<T: Timed> Merge<T> {
 
     /// Appends what can be released to `out`, and what came behind the watermark since the last call to `late` (in
     /// the order of the pushes, each by time). Returns the watermark if it advanced or anything came out.
+    ///
+    /// ```
+    /// # use schedtrace_core::merge::{Merge, Timed};
+    /// # use schedtrace_core::{Nanos, ShardId};
+    /// # struct At(u64);
+    /// # impl Timed for At {
+    /// #     fn ts(&self) -> Nanos { Nanos(self.0) }
+    /// # }
+    /// let mut merge = Merge::new([ShardId(0)]);
+    /// merge.push(ShardId(0), vec![At(9), At(3)], Nanos(8));
+    /// let (mut out, mut late) = (Vec::new(), Vec::new());
+    /// assert_eq!(merge.drain(&mut out, &mut late), Some(Nanos(8)));
+    /// assert_eq!(out[0].ts(), Nanos(3));
+    /// assert_eq!(merge.pending(), 1, "something earlier than 9 may still come");
+    /// ```
     pub fn drain(&mut self, out: &mut Vec<T>, late: &mut Vec<T>) -> Option<Nanos> {
         self.drain_at_most(usize::MAX, out, late)
     }
@@ -148,6 +257,22 @@ impl<T: Timed> Merge<T> {
     /// As [`drain`](Self::drain), but releases no more than about `most` items at once, and returns the time up to which
     /// they reach: what is earlier than the watermark all the same comes with the next calls. Items of one time are not
     /// torn apart, however many they are.
+    ///
+    /// ```
+    /// # use schedtrace_core::merge::{Merge, Timed};
+    /// # use schedtrace_core::{Nanos, ShardId};
+    /// # struct At(u64);
+    /// # impl Timed for At {
+    /// #     fn ts(&self) -> Nanos { Nanos(self.0) }
+    /// # }
+    /// let mut merge = Merge::new([ShardId(0)]);
+    /// merge.push(ShardId(0), vec![At(1), At(2), At(3)], Nanos(8));
+    /// let (mut out, mut late) = (Vec::new(), Vec::new());
+    /// while merge.pending() > 0 {
+    ///     merge.drain_at_most(2, &mut out, &mut late);
+    /// }
+    /// assert_eq!(out.len(), 3);
+    /// ```
     pub fn drain_at_most(&mut self, most: usize, out: &mut Vec<T>, late: &mut Vec<T>) -> Option<Nanos> {
         let watermark = self.cut(most).unwrap_or(Nanos::MAX).min(self.watermark());
         let before = (out.len(), late.len());

@@ -90,23 +90,53 @@ impl fmt::Debug for Pipeline<'_> {
 
 impl<'env> Pipeline<'env> {
     /// A pipeline without sinks. Run so, it counts what the source delivers.
+    ///
+    /// ```
+    /// use schedtrace_core::{Batch, MemorySource, Meta, Pipeline};
+    /// let mut source = MemorySource::new(Meta::default(), [Batch::default()]);
+    /// assert_eq!(Pipeline::new().run(&mut source)?.batches, 1);
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// How many batches wait in front of each sink, from 1 to [`MAX_QUEUE_DEPTH`]; what lies outside is brought inside.
+    ///
+    /// ```
+    /// use schedtrace_core::{Batch, OnFull, Pipeline};
+    /// let mut view = |_: &Batch| ();
+    /// let pipeline = Pipeline::new().depth(2).sink("view", OnFull::DropNewest, &mut view);
+    /// ```
     pub fn depth(mut self, batches: usize) -> Self {
         self.depth = batches.clamp(1, MAX_QUEUE_DEPTH);
         self
     }
 
     /// Adds a sink. Its name, unique in this pipeline, stands in the [`Summary`], in losses and on its thread.
+    ///
+    /// ```
+    /// use schedtrace_core::{Batch, OnFull, Pipeline};
+    /// let mut events = 0;
+    /// let mut count = |batch: &Batch| events += batch.events.len();
+    /// let pipeline = Pipeline::new().sink("count", OnFull::Block, &mut count);
+    /// ```
     pub fn sink(mut self, name: impl Into<Arc<str>>, on_full: OnFull, sink: &'env mut (dyn Sink + Send)) -> Self {
         self.sinks.push(Entry { name: name.into(), on_full, sink });
         self
     }
 
     /// Carries batches until the source ends or fails, or until no sink is left, and waits for the sinks to finish.
+    ///
+    /// ```
+    /// use schedtrace_core::{Batch, MemorySource, Meta, OnFull, Pipeline};
+    ///
+    /// let mut source = MemorySource::new(Meta::default(), [Batch::default()]);
+    /// let mut fails = |_: &Batch| panic!("out of paper");
+    /// let summary = Pipeline::new().sink("printer", OnFull::Block, &mut fails).run(&mut source)?;
+    /// assert!(summary.into_result().is_err());
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Invalid`] for two sinks of one name, or a name that is empty or holds a NUL; otherwise the source's

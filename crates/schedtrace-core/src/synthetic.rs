@@ -39,6 +39,14 @@ const CPUS_PER_SHARD: usize = 8;
 const PRIO: u8 = 120;
 
 /// The shape of a machine, and what goes wrong on it.
+///
+/// ```
+/// use schedtrace_core::synthetic::SyntheticHost;
+/// use schedtrace_core::Source;
+///
+/// let host = SyntheticHost::new().cpus(512).llcs(64).nodes(8).tasks(10_000).stride(7).hotplug(true).start();
+/// assert_eq!(host.meta().topology.cpus[511].cpu.0, 511 * 7);
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a machine does nothing until it is started"]
 pub struct SyntheticHost {
@@ -77,8 +85,13 @@ impl Default for SyntheticHost {
 
 /// Sets one option of the same name.
 macro_rules! options {
-    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+    ($($(#[$doc:meta])* $name:ident($example:literal): $type:ty;)*) => {
         $($(#[$doc])*
+        ///
+        /// ```
+        /// use schedtrace_core::synthetic::SyntheticHost;
+        #[doc = concat!("let host = SyntheticHost::new().", stringify!($name), "(", stringify!($example), ");")]
+        /// ```
         pub fn $name(mut self, $name: $type) -> Self {
             self.$name = $name;
             self
@@ -88,38 +101,54 @@ macro_rules! options {
 
 impl SyntheticHost {
     /// 8 CPUs, 2 last-level caches, one node, 100 tasks, 10,000 events; nothing goes wrong.
+    ///
+    /// ```
+    /// use schedtrace_core::Source;
+    /// use schedtrace_core::synthetic::SyntheticHost;
+    /// assert_eq!(SyntheticHost::new().start().meta().topology.cpus.len(), 8);
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     options! {
         /// How many CPUs.
-        cpus: u16;
+        cpus(512): u16;
         /// How many last-level caches they share, evenly.
-        llcs: u16;
+        llcs(64): u16;
         /// How many NUMA nodes the caches are in, evenly.
-        nodes: u16;
+        nodes(8): u16;
         /// How many tasks.
-        tasks: u32;
+        tasks(10_000): u32;
         /// About how many events there are, before any is lost.
-        events: u64;
+        events(1_000_000): u64;
         /// The distance between CPU numbers: with 7, they are 0, 7, 14 and so on.
-        stride: u16;
+        stride(7): u16;
         /// Some CPUs are far busier than others, and shards deliver at different paces.
-        skew: bool;
+        skew(true): bool;
         /// Now and then a task wakes so many at once.
-        burst: usize;
+        burst(300): usize;
         /// So many of all events come behind the watermark, from 0 to 1.
-        late_ratio: f64;
+        late_ratio(0.01): f64;
         /// So many of all events never come, from 0 to 1.
-        lost_ratio: f64;
+        lost_ratio(0.01): f64;
         /// A CPU goes off line and comes back, and one that was not there at the start comes.
-        hotplug: bool;
+        hotplug(true): bool;
         /// What is random is the same for the same seed.
-        seed: u64;
+        seed(42): u64;
     }
 
     /// A recording of it.
+    ///
+    /// ```
+    /// use schedtrace_core::synthetic::SyntheticHost;
+    /// use schedtrace_core::{Pipeline, Source};
+    ///
+    /// let mut recording = SyntheticHost::new().start();
+    /// Pipeline::new().run(&mut recording)?;
+    /// assert!(recording.meta().ended.is_some());
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
     #[must_use]
     pub fn start(self) -> Synthetic {
         Synthetic::new(self)
@@ -127,6 +156,18 @@ impl SyntheticHost {
 }
 
 /// What is true of a recording so far.
+///
+/// ```
+/// use schedtrace_core::synthetic::SyntheticHost;
+/// use schedtrace_core::{Kind, Pipeline};
+///
+/// let mut recording = SyntheticHost::new().lost_ratio(0.1).start();
+/// let summary = Pipeline::new().run(&mut recording)?;
+/// let truth = recording.truth();
+/// assert_eq!(truth.emitted.values().sum::<u64>(), summary.events.values().sum::<u64>() + truth.lost);
+/// assert!(truth.emitted[&Kind::Switch] > 0);
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Truth {
     /// Events that happened, by kind.
@@ -172,6 +213,16 @@ struct SimCpu {
 }
 
 /// A simulated recording: a [`Source`] that ends when so many events have happened.
+///
+/// ```
+/// use std::time::Instant;
+/// use schedtrace_core::synthetic::SyntheticHost;
+/// use schedtrace_core::{Poll, Source};
+///
+/// let mut recording = SyntheticHost::new().start();
+/// assert!(matches!(recording.poll(Instant::now())?, Poll::Batch(_)));
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Synthetic {
     host: SyntheticHost,
@@ -287,6 +338,11 @@ impl Synthetic {
     }
 
     /// What is true of it so far; of all of it once it has ended.
+    ///
+    /// ```
+    /// use schedtrace_core::synthetic::{SyntheticHost, Truth};
+    /// assert_eq!(SyntheticHost::new().start().truth(), Truth::default(), "nothing has happened yet");
+    /// ```
     #[must_use]
     pub fn truth(&self) -> Truth {
         let mut truth = self.truth.clone();

@@ -81,24 +81,77 @@ use crate::sink::Sink;
 use crate::source::{Meta, Poll, Source};
 
 /// Answers a question about the stream.
+///
+/// ```
+/// use schedtrace_core::analysis::{self, Analysis};
+/// use schedtrace_core::{Batch, EventKind, MemorySource, Meta};
+///
+/// /// How many switches were there?
+/// #[derive(Default)]
+/// struct Switches(u64);
+///
+/// impl Analysis for Switches {
+///     type Report = u64;
+///
+///     fn update(&mut self, batch: &Batch) {
+///         self.0 += batch.events.iter().filter(|event| matches!(event.kind, EventKind::Switch(_))).count() as u64;
+///     }
+///
+///     fn report(&self) -> u64 {
+///         self.0
+///     }
+/// }
+///
+/// let mut source = MemorySource::new(Meta::default(), [Batch::default()]);
+/// assert_eq!(analysis::run(&mut source, Switches::default())?, 0);
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
 pub trait Analysis {
     /// The answer.
     type Report: Serialize;
 
     /// Takes the setting, before the first batch.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::{Analysis, Sched};
+    /// # use schedtrace_core::{Meta, Nanos};
+    /// let mut sched = Sched::default();
+    /// sched.begin(&Meta { started: Nanos(500), ..Meta::default() });
+    /// ```
     fn begin(&mut self, meta: &Meta) {
         let _ = meta;
     }
 
     /// Takes the next stretch of the stream.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::{Analysis, Sched};
+    /// # use schedtrace_core::{Batch, Meta, Nanos};
+    /// # let mut sched = Sched::default();
+    /// # sched.begin(&Meta { started: Nanos(500), ..Meta::default() });
+    /// sched.update(&Batch { until: Nanos(900), ..Batch::default() });
+    /// assert_eq!(sched.report().window.duration_ns, 400);
+    /// ```
     fn update(&mut self, batch: &Batch);
 
     /// Takes what is known after the last batch.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::{Analysis, Sched};
+    /// # use schedtrace_core::{Meta, Nanos};
+    /// # let mut sched = Sched::default();
+    /// sched.finish(&Meta { ended: Some(Nanos(900)), ..Meta::default() });
+    /// ```
     fn finish(&mut self, meta: &Meta) {
         let _ = meta;
     }
 
     /// The answer so far, as of the last batch.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::{Analysis, Sched};
+    /// assert_eq!(Sched::default().report().run_queue.total.wait.count, 0);
+    /// ```
     fn report(&self) -> Self::Report;
 }
 
@@ -134,6 +187,16 @@ impl<A: Analysis, B: Analysis> Analysis for (A, B) {
 }
 
 /// Reads a source to its end, and gives the answer.
+///
+/// ```
+/// use schedtrace_core::analysis::{self, Sched};
+/// use schedtrace_core::{MemorySource, Meta};
+///
+/// let mut source = MemorySource::new(Meta::default(), []);
+/// let report = analysis::run(&mut source, Sched::default())?;
+/// assert_eq!(report.window.duration_ns, 0);
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
 pub fn run<A: Analysis>(source: &mut (impl Source + ?Sized), mut analysis: A) -> Result<A::Report> {
     analysis.begin(source.meta());
     loop {
@@ -169,17 +232,35 @@ impl<A> Clone for Shared<A> {
 
 impl<A: Analysis> Shared<A> {
     /// Shares an analysis.
+    ///
+    /// ```
+    /// use schedtrace_core::analysis::{Sched, Shared};
+    /// let view = Shared::new(Sched::default());
+    /// let for_a_thread = view.clone();
+    /// ```
     pub fn new(analysis: A) -> Self {
         Self(Arc::new(Mutex::new(analysis)))
     }
 
     /// The answer so far.
+    ///
+    /// ```
+    /// use schedtrace_core::analysis::{Sched, Shared};
+    /// let view = Shared::new(Sched::default());
+    /// assert_eq!(view.report().window.duration_ns, 0);
+    /// ```
     #[must_use]
     pub fn report(&self) -> A::Report {
         self.lock().report()
     }
 
     /// The analysis itself. No batch is taken while it is held.
+    ///
+    /// ```
+    /// use schedtrace_core::analysis::{Analysis, Sched, Shared};
+    /// let view = Shared::new((Sched::default(), Sched::default()));
+    /// assert_eq!(view.lock().0.report().window.duration_ns, 0, "only one of the two reports is made");
+    /// ```
     pub fn lock(&self) -> MutexGuard<'_, A> {
         // An analysis that panicked has wrong numbers at worst.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -231,6 +312,11 @@ impl GroupBy {
     pub const ALL: [Self; 5] = [Self::Task, Self::Process, Self::Cgroup, Self::Cpu, Self::Llc];
 
     /// `task`, `process`, `cgroup`, `cpu` or `llc`.
+    ///
+    /// ```
+    /// use schedtrace_core::analysis::GroupBy;
+    /// assert_eq!(GroupBy::Llc.name(), "llc");
+    /// ```
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -250,6 +336,12 @@ impl std::fmt::Display for GroupBy {
 }
 
 /// Not the name of something that rows can be.
+///
+/// ```
+/// use schedtrace_core::analysis::GroupBy;
+/// let error = "thread".parse::<GroupBy>().unwrap_err();
+/// assert_eq!(error.to_string(), "cannot group by `thread`: use one of task, process, cgroup, cpu, llc");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot group by `{0}`: use one of {list}", list = GroupBy::ALL.map(GroupBy::name).join(", "))]
 pub struct UnknownGrouping(pub String);
@@ -268,6 +360,19 @@ impl FromStr for GroupBy {
 }
 
 /// What to report, and how.
+///
+/// ```
+/// use schedtrace_core::Nanos;
+/// use schedtrace_core::analysis::{GroupBy, Options};
+///
+/// let second_after = |started: Nanos| Options {
+///     by: GroupBy::Process,
+///     from: Some(started),
+///     until: Some(started + Nanos(1_000_000_000)),
+///     ..Options::default()
+/// };
+/// assert_eq!(second_after(Nanos(500)).top, 20);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// What the rows are.

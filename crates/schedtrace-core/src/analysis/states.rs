@@ -123,6 +123,14 @@ impl States {
     }
 
     /// Takes the setting, before the first event.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::States;
+    /// # use schedtrace_core::{Meta, Nanos};
+    /// let mut states = States::default();
+    /// states.begin(&Meta { started: Nanos(500), ..Meta::default() });
+    /// assert_eq!(states.started(), Some(Nanos(500)));
+    /// ```
     pub fn begin(&mut self, meta: &Meta) {
         self.tasks.set_filters(&meta.filters);
         self.topology = meta.topology.clone();
@@ -135,6 +143,17 @@ impl States {
     }
 
     /// Takes a batch: identities and losses first, then the events.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::{Observer, States};
+    /// # use schedtrace_core::{Batch, Meta, Nanos};
+    /// # struct Nobody;
+    /// # impl Observer for Nobody {}
+    /// # let mut states = States::default();
+    /// # states.begin(&Meta { started: Nanos(500), ..Meta::default() });
+    /// states.update(&Batch { until: Nanos(900), ..Batch::default() }, &mut Nobody);
+    /// assert_eq!(states.now(), Nanos(900));
+    /// ```
     pub fn update(&mut self, batch: &Batch, out: &mut impl Observer) {
         self.read(batch);
         for event in &batch.events {
@@ -144,6 +163,14 @@ impl States {
     }
 
     /// Takes the identities and losses of a batch.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::States;
+    /// # use schedtrace_core::{Batch, Cpu, Task, TaskId};
+    /// # let mut states = States::default();
+    /// states.read(&Batch { tasks: vec![Task { id: TaskId(7), ..Task::idle(Cpu(0)) }], ..Batch::default() });
+    /// assert!(states.tasks().get(TaskId(7)).is_some());
+    /// ```
     pub fn read(&mut self, batch: &Batch) {
         self.tasks.read(batch);
         self.doubt.read(batch);
@@ -151,6 +178,15 @@ impl States {
     }
 
     /// Nothing that comes is earlier.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::States;
+    /// # use schedtrace_core::{Meta, Nanos};
+    /// # let mut states = States::default();
+    /// # states.begin(&Meta { started: Nanos(500), ..Meta::default() });
+    /// states.advance(Nanos(700));
+    /// assert_eq!(states.now(), Nanos(700));
+    /// ```
     pub fn advance(&mut self, until: Nanos) {
         // The end of a stream may be told as the end of time.
         if until != Nanos::MAX && self.started.is_some() {
@@ -159,24 +195,47 @@ impl States {
     }
 
     /// When the recording began, or its first event came; none as long as neither is known.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::States;
+    /// assert_eq!(States::default().started(), None);
+    /// ```
     #[must_use]
     pub fn started(&self) -> Option<Nanos> {
         self.started
     }
 
     /// How far time has come.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::States;
+    /// # use schedtrace_core::Nanos;
+    /// assert_eq!(States::default().now(), Nanos::ZERO);
+    /// ```
     #[must_use]
     pub fn now(&self) -> Nanos {
         self.now
     }
 
     /// Who the tasks are.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::States;
+    /// # use schedtrace_core::TaskId;
+    /// assert_eq!(States::default().tasks().who(TaskId(7)).to_string(), "<task 7>");
+    /// ```
     #[must_use]
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
     /// The CPUs.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::States;
+    /// # use schedtrace_core::Cpu;
+    /// assert_eq!(States::default().cpus().on(Cpu(0)), None, "nothing was heard of it");
+    /// ```
     #[must_use]
     pub fn cpus(&self) -> &Cpus {
         &self.cpus
@@ -192,6 +251,17 @@ impl States {
     }
 
     /// Takes the next event. One that comes too late counts as of now.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::{Observer, States};
+    /// # use schedtrace_core::{Cpu, Event, EventKind, Nanos, TaskId};
+    /// # struct Nobody;
+    /// # impl Observer for Nobody {}
+    /// # let mut states = States::default();
+    /// let freed = EventKind::Free { task: TaskId(7) };
+    /// states.event(&Event { ts: Nanos(900), cpu: Cpu(0), kind: freed }, &mut Nobody);
+    /// assert_eq!(states.now(), Nanos(900));
+    /// ```
     pub fn event(&mut self, event: &Event, out: &mut impl Observer) {
         if self.started.is_none() {
             self.start(event.ts);
@@ -212,6 +282,28 @@ impl States {
     }
 
     /// Tells what is going on until now, as far as it is known, without changing anything.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::{Observer, States};
+    /// # use schedtrace_core::{Cpu, Meta, Nanos};
+    /// # use schedtrace_core::analysis::states::{Seen, Span};
+    /// # use schedtrace_core::system::{CpuInfo, Topology};
+    /// #[derive(Default)]
+    /// struct Unseen(Vec<Span>);
+    /// impl Observer for Unseen {
+    ///     fn unseen(&mut self, span: &Span, _: &Seen<'_>) {
+    ///         self.0.push(*span);
+    ///     }
+    /// }
+    ///
+    /// # let mut states = States::default();
+    /// # let cpu = CpuInfo { cpu: Cpu(0), core: 0, llc: 0, node: 0, online: true };
+    /// # states.begin(&Meta { started: Nanos(500), topology: Topology { cpus: vec![cpu] }, ..Meta::default() });
+    /// states.advance(Nanos(900));
+    /// let mut unseen = Unseen::default();
+    /// states.open(&mut unseen);
+    /// assert_eq!((unseen.0[0].from, unseen.0[0].until), (Nanos(500), Nanos(900)), "nobody knows who has had CPU 0");
+    /// ```
     pub fn open(&self, out: &mut impl Observer) {
         let seen = Seen { tasks: &self.tasks, cpus: &self.cpus };
         for cpu in self.cpus.watched() {

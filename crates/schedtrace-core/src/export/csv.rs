@@ -66,6 +66,12 @@ struct Line {
 impl CsvWriter<BufWriter<File>> {
     /// Creates a file, or empties it.
     ///
+    /// ```no_run
+    /// use schedtrace_core::export::csv::CsvWriter;
+    /// let mut writer = CsvWriter::create("events.csv")?;
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Io`] if that is refused.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
@@ -76,12 +82,22 @@ impl CsvWriter<BufWriter<File>> {
 
 impl<W: Write> CsvWriter<W> {
     /// Writes into anything.
+    ///
+    /// ```
+    /// use schedtrace_core::export::csv::CsvWriter;
+    /// let writer = CsvWriter::new(std::io::stdout().lock());
+    /// ```
     pub fn new(out: W) -> Self {
         let out = csv::Writer::from_writer(Counted::new(out));
         Self { out, path: "the table of events".into(), names: Names::default() }
     }
 
     /// How many bytes were written; all of them once the stream is finished.
+    ///
+    /// ```
+    /// use schedtrace_core::export::csv::CsvWriter;
+    /// assert_eq!(CsvWriter::new(Vec::new()).bytes(), 0);
+    /// ```
     pub fn bytes(&self) -> u64 {
         self.out.get_ref().bytes
     }

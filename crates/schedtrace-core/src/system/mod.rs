@@ -19,6 +19,13 @@ use crate::error::{Error, Result};
 use crate::event::Nanos;
 
 /// Which machine, and which kernel.
+///
+/// ```
+/// use schedtrace_core::system::Host;
+/// let host = Host { hostname: "web-1".into(), kernel: "6.12.0".into(), machine: "x86_64".into() };
+/// assert_eq!(serde_json::to_string(&host)?, r#"{"hostname":"web-1","kernel":"6.12.0","machine":"x86_64"}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// Its node name.
@@ -32,6 +39,12 @@ pub struct Host {
 impl Host {
     /// Reads it from procfs (`/proc`). Kernels before 6.1 do not tell the hardware there; it is then what this program
     /// was built for.
+    ///
+    /// ```
+    /// use schedtrace_core::system::Host;
+    /// println!("Linux {}", Host::read("/proc".as_ref())?.kernel);
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Io`] if the hostname or the release cannot be read.
@@ -72,6 +85,12 @@ impl ClockSnapshot {
     /// Reads the clocks now. `CLOCK_MONOTONIC` is read before and after the others, and the middle is taken as the
     /// moment of them all, so it is off by half of what the reads took together, at the most: some 50 ns. The best of
     /// a few attempts counts, since any of them may be interrupted.
+    ///
+    /// ```
+    /// use schedtrace_core::system::ClockSnapshot;
+    /// let (first, second) = (ClockSnapshot::now(), ClockSnapshot::now());
+    /// assert!(first.monotonic_ns <= second.monotonic_ns);
+    /// ```
     #[cfg(feature = "live")]
     #[must_use]
     pub fn now() -> Self {
@@ -94,6 +113,13 @@ impl ClockSnapshot {
 
     /// The wall-clock time of a `CLOCK_MONOTONIC` moment, in nanoseconds since 1970-01-01 UTC: what the wall clock
     /// would have shown had it not been set or slewed since or until this snapshot.
+    ///
+    /// ```
+    /// use schedtrace_core::Nanos;
+    /// use schedtrace_core::system::ClockSnapshot;
+    /// let clocks = ClockSnapshot { monotonic_ns: Nanos(500), realtime_ns: Nanos(9_000), ..ClockSnapshot::default() };
+    /// assert_eq!(clocks.realtime(Nanos(510)), Nanos(9_010));
+    /// ```
     #[must_use]
     pub fn realtime(&self, at: Nanos) -> Nanos {
         self.realtime_ns + (at - self.monotonic_ns) - (self.monotonic_ns - at)
@@ -101,6 +127,13 @@ impl ClockSnapshot {
 
     /// The `CLOCK_BOOTTIME` of a `CLOCK_MONOTONIC` moment, had the machine not been suspended between it and this
     /// snapshot.
+    ///
+    /// ```
+    /// use schedtrace_core::Nanos;
+    /// use schedtrace_core::system::ClockSnapshot;
+    /// let clocks = ClockSnapshot { monotonic_ns: Nanos(500), boottime_ns: Nanos(700), ..ClockSnapshot::default() };
+    /// assert_eq!(clocks.boottime(Nanos(510)), Nanos(710));
+    /// ```
     #[must_use]
     pub fn boottime(&self, at: Nanos) -> Nanos {
         self.boottime_ns + (at - self.monotonic_ns) - (self.monotonic_ns - at)
@@ -108,6 +141,16 @@ impl ClockSnapshot {
 }
 
 /// The file in which the kernel (in sysfs, `/sys`) describes its types, which every program needs.
+///
+/// ```
+/// use schedtrace_core::Error;
+/// use schedtrace_core::system::btf_path;
+/// match btf_path("/sys".as_ref()) {
+///     Ok(path) => println!("this kernel describes its types in {}", path.display()),
+///     Err(error) => println!("{error}"),
+/// }
+/// assert!(matches!(btf_path("/no/such/folder".as_ref()), Err(Error::NoBtf { .. })));
+/// ```
 ///
 /// # Errors
 /// [`Error::NoBtf`] if it is missing, empty or may not be read.

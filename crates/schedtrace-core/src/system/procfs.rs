@@ -13,6 +13,13 @@ const TICK: Nanos = Nanos(10_000_000);
 
 /// The id of the process to which a process or thread id belongs.
 ///
+/// ```
+/// use schedtrace_core::system::procfs;
+/// let me = std::process::id();
+/// assert_eq!(procfs::tgid("/proc".as_ref(), me)?, me);
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Invalid`] if there is no such process or thread, [`Error::Io`] if procfs (`/proc`) cannot be read.
 pub fn tgid(proc: &Path, id: u32) -> Result<u32> {
@@ -20,6 +27,13 @@ pub fn tgid(proc: &Path, id: u32) -> Result<u32> {
 }
 
 /// Checks that an id is that of a process, as somebody means who asks for `--pid`.
+///
+/// ```
+/// use schedtrace_core::system::procfs;
+/// procfs::check_process("/proc".as_ref(), std::process::id())?;
+/// assert!(procfs::check_process("/proc".as_ref(), u32::MAX).is_err());
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Invalid`] if there is none, or if it is the id of another thread of a process, which it then names;
@@ -64,6 +78,14 @@ fn missing(proc: &Path, id: u32, error: io::Error) -> Error {
 /// tells of its own cost.
 ///
 /// To the nanosecond for threads that live (`schedstat`), to 20 ms if some have ended (`stat`).
+///
+/// ```
+/// use schedtrace_core::system::procfs;
+/// let before = procfs::cpu_time("/proc".as_ref(), std::process::id())?;
+/// let after = procfs::cpu_time("/proc".as_ref(), std::process::id())?;
+/// assert!(after >= before);
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Invalid`] if there is no such process, [`Error::Io`] if its `stat` says nothing of time.

@@ -120,6 +120,12 @@ struct LossTrack {
 impl PerfettoWriter<BufWriter<File>> {
     /// Creates a file, or empties it.
     ///
+    /// ```no_run
+    /// use schedtrace_core::export::perfetto::PerfettoWriter;
+    /// let mut writer = PerfettoWriter::create("run.pftrace")?;
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Io`] if that is refused.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
@@ -132,6 +138,11 @@ impl PerfettoWriter<BufWriter<File>> {
 
 impl<W: Write> PerfettoWriter<W> {
     /// Writes into anything; a buffer helps.
+    ///
+    /// ```
+    /// use schedtrace_core::export::perfetto::PerfettoWriter;
+    /// let writer = PerfettoWriter::new(std::io::BufWriter::new(std::io::stdout()));
+    /// ```
     pub fn new(out: W) -> Self {
         Self {
             out,
@@ -150,12 +161,29 @@ impl<W: Write> PerfettoWriter<W> {
     }
 
     /// How many bytes were written.
+    ///
+    /// ```
+    /// use schedtrace_core::export::perfetto::PerfettoWriter;
+    /// assert_eq!(PerfettoWriter::new(Vec::new()).bytes(), 0);
+    /// ```
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// What it wrote into.
+    ///
+    /// ```
+    /// use schedtrace_core::export::perfetto::PerfettoWriter;
+    /// use schedtrace_core::{Meta, Sink};
+    ///
+    /// let mut writer = PerfettoWriter::new(Vec::new());
+    /// writer.begin(&Meta::default())?;
+    /// writer.finish(&Meta::default())?;
+    /// let bytes = writer.bytes();
+    /// assert_eq!(writer.into_inner().len() as u64, bytes);
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
     pub fn into_inner(self) -> W {
         self.out
     }
