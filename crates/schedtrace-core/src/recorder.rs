@@ -1,12 +1,11 @@
 //! Recordings that go on by themselves, for programs that have something else to do meanwhile.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::live::CollectorBuilder;
+use crate::live::{CollectorBuilder, Stopper};
 use crate::pipeline::{Pipeline, Summary};
 use crate::sink::OnFull;
 use crate::trace::{TraceReader, TraceWriter, WriterOptions};
@@ -14,8 +13,8 @@ use crate::trace::{TraceReader, TraceWriter, WriterOptions};
 /// How long the first commit of a trace may take.
 const FIRST_COMMIT: Duration = Duration::from_secs(10);
 
-/// The running kernel is recorded into a trace, on threads of its own, until this is stopped or dropped, or the time is
-/// over.
+/// The running kernel is recorded into a trace, on threads of its own, until this is stopped or dropped, or the
+/// [time](CollectorBuilder::duration) is over.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -23,8 +22,8 @@ const FIRST_COMMIT: Duration = Duration::from_secs(10);
 /// use schedtrace_core::live::Collector;
 /// use schedtrace_core::trace::WriterOptions;
 ///
-/// let limit = Some(Duration::from_secs(60));
-/// let recorder = Recorder::start(Collector::builder(), "run.schedtrace", WriterOptions::default(), limit)?;
+/// let at_most_a_minute = Collector::builder().duration(Duration::from_secs(60));
+/// let recorder = Recorder::start(at_most_a_minute, "run.schedtrace", WriterOptions::default())?;
 /// // ... what is to be seen ...
 /// let summary = recorder.stop()?;
 /// println!("{} events, {} lost", summary.total_events(), summary.lost_total);
@@ -33,8 +32,8 @@ const FIRST_COMMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Recorder {
     trace: PathBuf,
-    until: Option<Instant>,
-    stop: SyncSender<()>,
+    ends: Option<Instant>,
+    stopper: Stopper,
     thread: Option<JoinHandle<Result<Summary>>>,
 }
 
@@ -43,28 +42,18 @@ impl Recorder {
     ///
     /// # Errors
     /// Those of [`CollectorBuilder::start`] and [`TraceWriter::create`]; [`Error::Invalid`] if no thread can be started.
-    pub fn start(
-        builder: CollectorBuilder,
-        trace: impl AsRef<Path>,
-        options: WriterOptions,
-        limit: Option<Duration>,
-    ) -> Result<Self> {
+    pub fn start(builder: CollectorBuilder, trace: impl AsRef<Path>, options: WriterOptions) -> Result<Self> {
         options.check()?;
         let trace = trace.as_ref().to_owned();
         let loaded = builder.load()?;
         let mut writer = TraceWriter::create(&trace, options)?;
         // Of a recording that did not begin, nothing is left behind.
         let mut collector = loaded.start().inspect_err(|_| drop(std::fs::remove_dir_all(&trace)))?;
-        let (stop, stopped) = sync_channel(1);
-        let stopper = collector.stopper();
-        let spawn = |name: &str| std::thread::Builder::new().name(name.into());
-        let cannot = |error| Error::Invalid(format!("cannot start a thread: {error}"));
-        // It ends with the recorder: the other end of its channel does.
-        spawn("st-limit").spawn(move || wait(&stopped, limit, || stopper.stop())).map_err(cannot)?;
+        let (stopper, ends) = (collector.stopper(), collector.ends());
         let record = move || Pipeline::new().sink("trace", OnFull::Block, &mut writer).run(&mut collector);
-        let thread = spawn("st-merge").spawn(record).map_err(cannot)?;
-        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let recorder = Self { trace, until, stop, thread: Some(thread) };
+        let thread = std::thread::Builder::new().name("st-merge".into()).spawn(record);
+        let thread = thread.map_err(|error| Error::Invalid(format!("cannot start a thread: {error}")))?;
+        let recorder = Self { trace, ends, stopper, thread: Some(thread) };
         recorder.await_first_commit()?;
         Ok(recorder)
     }
@@ -88,8 +77,8 @@ impl Recorder {
 
     /// When it ends by itself, if it does.
     #[must_use]
-    pub fn until(&self) -> Option<Instant> {
-        self.until
+    pub fn ends(&self) -> Option<Instant> {
+        self.ends
     }
 
     /// Whether it has ended, by itself: the time is over, or something failed. [`stop`](Self::stop) says which.
@@ -107,8 +96,7 @@ impl Recorder {
     }
 
     fn end(&mut self) -> Result<Summary> {
-        // Nobody listens where the time was over.
-        let _ = self.stop.try_send(());
+        self.stopper.stop();
         let thread = self.thread.take().map(JoinHandle::join);
         let ended = thread.ok_or_else(|| Error::Invalid("the recording has ended already".into()))?;
         ended.map_err(|_| Error::Invalid("the recorder panicked: a bug in schedtrace".into()))?
@@ -121,20 +109,6 @@ impl Drop for Recorder {
             && let Err(error) = self.end()
         {
             tracing::warn!("a recording that nobody stopped has failed: {error}");
-        }
-    }
-}
-
-/// Stops when told to, when nobody is there to tell, or when the time is over.
-fn wait(stopped: &Receiver<()>, limit: Option<Duration>, stop: impl FnOnce()) {
-    match limit {
-        Some(limit) => match stopped.recv_timeout(limit) {
-            Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => stop(),
-        },
-        None => {
-            // Its other end was dropped: as good as a word.
-            let _ = stopped.recv();
-            stop();
         }
     }
 }

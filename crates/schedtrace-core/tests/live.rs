@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
-use schedtrace_core::{Comm, Context, Cpu, Event, EventKind, Kind, Nanos, Source, TaskId, Waker};
+use schedtrace_core::{Comm, Context, Cpu, Event, EventKind, Kind, Nanos, Pipeline, Source, TaskId, Waker};
 use support::{InKernel, ONE, assert_switches, datagrams, monotonic, ping_pong, record, sleeper, truth};
 
 #[test]
@@ -341,6 +341,19 @@ fn live_the_snapshot_says_who_was_running() {
     let id = recorded.ids(hog.id())[0];
     let seen = recorded.events.iter().any(|e| matches!(e.kind, EventKind::Snapshot(s) if s.task == id));
     assert!(seen, "a spinning process is running or runnable when the recording begins");
+}
+
+#[test]
+fn live_a_duration_ends_the_recording_by_itself() {
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let duration = Duration::from_millis(200);
+    let mut collector = Collector::builder().duration(duration).start().unwrap();
+    let summary = Pipeline::new().run(&mut collector).unwrap();
+    let meta = collector.meta();
+    let recorded = meta.ended.unwrap() - meta.started;
+    assert!(recorded >= Nanos(duration.as_nanos() as u64), "{recorded} of it");
+    assert!(summary.total_events() > 0);
+    assert!(Collector::builder().duration(Duration::MAX).start().unwrap().ends().is_none(), "no clock shows that time");
 }
 
 #[test]

@@ -25,9 +25,9 @@ impl Collection {
     pub(crate) fn start(pids: &[u32], limit: Duration) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("schedtrace-mcp-").tempdir();
         let folder = folder.map_err(Error::io("cannot create a folder in", std::env::temp_dir()))?;
-        let builder = pids.iter().fold(Collector::builder(), |builder, &pid| builder.pid(pid));
+        let builder = pids.iter().fold(Collector::builder().duration(limit), |builder, &pid| builder.pid(pid));
         let options = WriterOptions { max_bytes: Some(MAX_BYTES), ..WriterOptions::default() };
-        let recorder = Recorder::start(builder, trace_in(&folder), options, Some(limit))?;
+        let recorder = Recorder::start(builder, trace_in(&folder), options)?;
         Ok(Self { recorder: Some(recorder), ended: Ok(0), folder })
     }
 
@@ -46,8 +46,8 @@ impl Collection {
             // How it ended is told when somebody asks for its end.
             let _ = self.stop();
         }
-        let until = self.recorder.as_ref()?.until()?;
-        Some(until.saturating_duration_since(Instant::now()))
+        let ends = self.recorder.as_ref()?.ends()?;
+        Some(ends.saturating_duration_since(Instant::now()))
     }
 
     /// Detaches and unloads the programs; how many events there are, or what went wrong.

@@ -37,9 +37,13 @@ impl Recorder {
         ring_bytes: usize,
         max_bytes: Option<u64>,
     ) -> PyResult<Self> {
-        let builder = pids.iter().fold(Collector::builder().ring_bytes(ring_bytes), |builder, &pid| builder.pid(pid));
+        let mut builder =
+            pids.iter().fold(Collector::builder().ring_bytes(ring_bytes), |builder, &pid| builder.pid(pid));
+        if let Some(duration) = duration {
+            builder = builder.duration(duration);
+        }
         let options = WriterOptions { max_bytes, ..WriterOptions::default() };
-        let started = py.detach(|| schedtrace_core::Recorder::start(builder, path, options, duration));
+        let started = py.detach(|| schedtrace_core::Recorder::start(builder, path, options));
         Ok(Self(Mutex::new(Some(started.map_err(to_python)?))))
     }
 

@@ -38,6 +38,7 @@ pub struct CollectorBuilder {
     pids: Vec<u32>,
     cgroups: Vec<PathBuf>,
     cpus: Vec<Cpu>,
+    duration: Option<Duration>,
     fail_ids_every: u32,
 }
 
@@ -52,6 +53,7 @@ impl Default for CollectorBuilder {
             pids: Vec::new(),
             cgroups: Vec::new(),
             cpus: Vec::new(),
+            duration: None,
             fail_ids_every: 0,
         }
     }
@@ -109,6 +111,13 @@ impl CollectorBuilder {
         self
     }
 
+    /// Ends by itself when it has recorded for so long: at the first poll after that. Default: it goes on until it is
+    /// [stopped](super::Stopper).
+    pub fn duration(mut self, duration: Duration) -> Self {
+        self.duration = Some(duration);
+        self
+    }
+
     /// For tests: every `n`th look-up of a task's id fails in the kernel, as it does where task-local storage cannot
     /// be had.
     #[doc(hidden)]
@@ -156,7 +165,7 @@ impl CollectorBuilder {
             recorder_pid: Some(std::process::id()),
             ..Meta::default()
         };
-        Ok(Loaded { programs, meta, shard_of, drain_interval: self.drain_interval })
+        Ok(Loaded { programs, meta, shard_of, drain_interval: self.drain_interval, duration: self.duration })
     }
 
     /// [`load`](Self::load) and [`Loaded::start`] in one.
@@ -192,6 +201,7 @@ pub struct Loaded {
     pub(super) meta: Meta,
     pub(super) shard_of: Vec<crate::event::ShardId>,
     pub(super) drain_interval: Duration,
+    pub(super) duration: Option<Duration>,
 }
 
 impl Loaded {
@@ -221,6 +231,7 @@ pub struct Attached {
     pub(super) meta: Meta,
     pub(super) shard_of: Vec<crate::event::ShardId>,
     pub(super) drain_interval: Duration,
+    pub(super) duration: Option<Duration>,
     pub(super) decoder: Decoder,
     /// Those of before.
     pub(super) tasks: Vec<Task>,

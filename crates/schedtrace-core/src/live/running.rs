@@ -62,6 +62,7 @@ pub struct Collector {
     ledger: Ledger,
     nested: Nested,
     stop: Arc<AtomicBool>,
+    ends: Option<Instant>,
     phase: Phase,
     /// How far the last batch came.
     until: Nanos,
@@ -103,6 +104,16 @@ impl Collector {
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         Stopper(Arc::clone(&self.stop))
+    }
+
+    /// When it ends by itself, if it does ([`CollectorBuilder::duration`]).
+    #[must_use]
+    pub fn ends(&self) -> Option<Instant> {
+        self.ends
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Acquire) || self.ends.is_some_and(|ends| Instant::now() >= ends)
     }
 
     fn detach(&mut self) -> Result<()> {
@@ -173,7 +184,7 @@ impl Source for Collector {
                 return Ok(Poll::End);
             }
             if self.phase == Phase::Running {
-                if self.stop.load(Ordering::Acquire) {
+                if self.is_over() {
                     self.detach()?;
                 } else if self.shards.any_ended() {
                     self.detach()?;
@@ -303,7 +314,7 @@ impl Nested {
 
 /// Lists the tasks and attaches; starts no thread.
 pub(super) fn attach(loaded: Loaded) -> Result<Attached> {
-    let Loaded { mut programs, mut meta, shard_of, drain_interval } = loaded;
+    let Loaded { mut programs, mut meta, shard_of, drain_interval, duration } = loaded;
     let decoder = Decoder::new(Arc::new(Nameless::default()), std::process::id());
     let (tasks, _) = decoder.listing(&programs.list_tasks()?);
     if !programs.check_preempt_count()? {
@@ -319,12 +330,12 @@ pub(super) fn attach(loaded: Loaded) -> Result<Attached> {
         }
     }
     programs.attach()?;
-    Ok(Attached { programs, meta, shard_of, drain_interval, decoder, tasks })
+    Ok(Attached { programs, meta, shard_of, drain_interval, duration, decoder, tasks })
 }
 
 /// Lets the programs record, lists what each task is doing, and sets the shards going.
 pub(super) fn start(attached: Attached) -> Result<Collector> {
-    let Attached { mut programs, mut meta, shard_of, drain_interval, decoder, tasks: mut before } = attached;
+    let Attached { mut programs, mut meta, shard_of, drain_interval, duration, decoder, tasks: mut before } = attached;
     if !meta.filters.pids.is_empty() {
         // Listing is what selects tasks, and those that descend from the processes must be selected before the start.
         // Some may have come since the programs were attached.
@@ -335,6 +346,8 @@ pub(super) fn start(attached: Attached) -> Result<Collector> {
     meta.clocks.push(ClockSnapshot::now());
     meta.started = now();
     programs.enable(true)?;
+    // A time that no clock can show is never over.
+    let ends = duration.and_then(|duration| Instant::now().checked_add(duration));
     // Once more: what each is doing now, and who came in between.
     let (after, snapshot) = decoder.listing(&programs.list_tasks()?);
 
@@ -361,6 +374,7 @@ pub(super) fn start(attached: Attached) -> Result<Collector> {
         held: Held { tasks, lost: Vec::new(), cgroups, named: HashSet::new(), nameless: HashMap::new() },
         ledger: Ledger::new(shard_of),
         stop: Arc::new(AtomicBool::new(false)),
+        ends,
         phase: Phase::Running,
         until: Nanos::ZERO,
         programs,
