@@ -9,6 +9,30 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// A stretch of time: from its beginning up to, but not including, its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Its beginning.
+    pub from_ns: Nanos,
+    /// Its end.
+    pub until_ns: Nanos,
+    /// Its length.
+    pub duration_ns: Nanos,
+}
+
+impl Window {
+    /// From one moment to another; of no length if that is earlier.
+    ///
+    /// ```
+    /// use schedtrace_core::{Nanos, Window};
+    /// assert_eq!(Window::new(Nanos(300), Nanos(500)).duration_ns, Nanos(200));
+    /// ```
+    #[must_use]
+    pub fn new(from_ns: Nanos, until_ns: Nanos) -> Self {
+        Self { from_ns, until_ns, duration_ns: until_ns - from_ns }
+    }
+}
+
 /// A moment, or a span of time, in nanoseconds of `CLOCK_MONOTONIC`.
 ///
 /// ```
@@ -642,8 +666,15 @@ pub struct Cgroup {
     pub path: Arc<str>,
 }
 
-/// Where events went missing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Where events went missing. Serialized as its text.
+///
+/// ```
+/// use schedtrace_core::{LossPlace, ShardId};
+/// assert_eq!("ring:3".parse(), Ok(LossPlace::Ring(ShardId(3))));
+/// assert_eq!(LossPlace::Queue("view".into()).to_string(), "queue:view");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 #[non_exhaustive]
 pub enum LossPlace {
     /// The ring of a shard was full.
@@ -656,6 +687,8 @@ pub enum LossPlace {
     Late,
     /// The queue of a sink was full.
     Queue(Arc<str>),
+    /// In one of so many places that they are not told apart any more.
+    Elsewhere,
 }
 
 impl fmt::Display for LossPlace {
@@ -666,6 +699,7 @@ impl fmt::Display for LossPlace {
             Self::Decode(shard) => write!(f, "decode:{shard}"),
             Self::Late => f.write_str("late"),
             Self::Queue(sink) => write!(f, "queue:{sink}"),
+            Self::Elsewhere => f.write_str("elsewhere"),
         }
     }
 }
@@ -683,12 +717,37 @@ impl FromStr for LossPlace {
         match text.split_once(':') {
             None if text == "nested" => Ok(Self::Nested),
             None if text == "late" => Ok(Self::Late),
+            None if text == "elsewhere" => Ok(Self::Elsewhere),
             Some(("ring", n)) => shard(n).map(Self::Ring),
             Some(("decode", n)) => shard(n).map(Self::Decode),
             Some(("queue", sink)) => Ok(Self::Queue(sink.into())),
             _ => Err(unknown()),
         }
     }
+}
+
+impl From<LossPlace> for String {
+    fn from(place: LossPlace) -> Self {
+        place.to_string()
+    }
+}
+
+impl TryFrom<String> for LossPlace {
+    type Error = UnknownPlace;
+    fn try_from(text: String) -> Result<Self, UnknownPlace> {
+        text.parse()
+    }
+}
+
+/// How many events went missing in one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossCount {
+    /// Where.
+    pub place: LossPlace,
+    /// Which kind, where that is known.
+    pub kind: Option<Kind>,
+    /// How many.
+    pub count: u64,
 }
 
 /// Events known to be missing: where, how many, which kind, between which two times.

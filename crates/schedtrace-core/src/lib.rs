@@ -73,6 +73,7 @@ mod event;
 pub mod export;
 #[cfg(feature = "live")]
 pub mod live;
+mod loss;
 pub mod merge;
 pub mod pipeline;
 #[cfg(all(feature = "live", feature = "trace"))]
@@ -87,7 +88,7 @@ pub mod trace;
 
 pub use error::{Error, Result};
 pub use event::*;
-pub use pipeline::{LossCount, Pipeline, SinkOutcome, Summary};
+pub use pipeline::{Pipeline, SinkOutcome, Summary};
 #[cfg(all(feature = "live", feature = "trace"))]
 pub use recorder::Recorder;
 pub use sink::{OnFull, Sink};

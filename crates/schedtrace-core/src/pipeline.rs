@@ -26,7 +26,7 @@ use crate::source::{Meta, Poll, Source};
 
 use carry::Carry;
 use summary::Tally;
-pub use summary::{LossCount, SinkOutcome, Summary};
+pub use summary::{SinkOutcome, Summary};
 
 /// How many batches wait in front of each sink, unless [`Pipeline::depth`] says otherwise. The sinks share the batches,
 /// so this bounds the memory of all queues together: at a million events per second in batches of 50 ms, 50 MB.

@@ -106,8 +106,10 @@ fn children(n: usize) {
     }
 }
 
-/// A bit of everything: sleeps, pipes, children, names.
+/// A bit of everything: sleeps, pipes, children, names, and a move from one CPU to another, which otherwise may not happen.
 fn mixture() {
+    let mover = thread::spawn(|| [0, 1].into_iter().for_each(support::pin));
+    mover.join().unwrap();
     let sleepers: Vec<_> = (0..4).map(|n| sleeper(&format!("st-sleep-{n}"), 300)).collect();
     children(20);
     ping_pong(3000);

@@ -75,7 +75,7 @@ fn summary(report: &Report) -> String {
     };
     format!(
         "In {} tasks waited for a CPU {} times, {} in all: half of the waits took up to {}, 99% up to {}, the longest {}. {missing}",
-        Nanos(report.window.duration_ns),
+        report.window.duration_ns,
         wait.count,
         Nanos(wait.total_ns),
         Nanos(wait.p50_ns),

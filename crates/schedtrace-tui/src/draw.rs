@@ -78,7 +78,7 @@ fn headline(picture: &Picture, paused: bool) -> Vec<Line<'static>> {
     let cpus = report.cpu_time.cpus.len();
     let busy = format!(
         "{} on {cpus} {}, {:.0}% busy; ",
-        Nanos(report.window.duration_ns),
+        report.window.duration_ns,
         if cpus == 1 { "CPU" } else { "CPUs" },
         report.cpu_time.total.utilisation_ratio * 100.0
     );
@@ -187,7 +187,7 @@ fn tasks(viewer: &mut Viewer, frame: &mut Frame<'_>, area: Rect) {
     let held: HashMap<&Group, &HeldBy> = report.holders.groups.iter().map(|row| (&row.group, &row.held_by)).collect();
     let used = report.cpu_time.groups.iter().map(|row| (&row.group, row.cpu_time_ns));
     let used: HashMap<&Group, u64> = used.collect();
-    let window = report.window.duration_ns.max(1) as f64;
+    let window = report.window.duration_ns.0.max(1) as f64;
     // A narrow terminal has room for the figures that matter most.
     let columns: Vec<_> = COLUMNS.iter().filter(|column| area.width >= 100 || column.always).collect();
     let rows = viewer.rows().map(|row| {

@@ -77,7 +77,7 @@ impl Text<'_> {
             host.hostname,
             host.kernel,
             self.meta.topology.shape(),
-            span(window.duration_ns),
+            window.duration_ns,
             plural(events, "event"),
         )
     }

@@ -102,7 +102,7 @@ fn a_large_machine_is_understood_to_the_nanosecond() {
     assert_eq!(made.meta.topology.shape(), "512 CPUs, 512 cores, 64 LLCs, 8 nodes");
     assert_eq!((made.meta.rings.len(), made.cpus.len()), (64, 512));
     let use_of = &made.report.cpu_time.total;
-    let window = made.report.window.duration_ns;
+    let window = made.report.window.duration_ns.0;
     assert_eq!(use_of.busy_ns + use_of.idle_ns + use_of.unknown_ns, 512 * window);
     assert_eq!(use_of.unknown_ns, 0);
     assert!(made.report.migrations.total.cross_node > 0 && made.report.migrations.total.llc > 0);
@@ -149,6 +149,6 @@ fn what_is_late_or_lost_is_told_by_everybody() {
     assert!(wait.count < truth.waits, "{} of {}", wait.count, truth.waits);
     let use_of = &made.report.cpu_time.total;
     let cpus = made.report.cpu_time.cpus.len() as u64;
-    assert_eq!(use_of.busy_ns + use_of.idle_ns + use_of.unknown_ns, cpus * made.report.window.duration_ns);
+    assert_eq!(use_of.busy_ns + use_of.idle_ns + use_of.unknown_ns, cpus * made.report.window.duration_ns.0);
     assert_eq!(made.replayed.completeness.lost_total, truth.lost);
 }

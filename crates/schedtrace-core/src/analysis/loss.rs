@@ -5,17 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Serialize;
 
 use super::tasks::clean;
-use crate::event::{Batch, Cpu, Kind, Loss, LossPlace, Nanos, ShardId};
+use crate::event::{Batch, Cpu, Kind, Loss, LossCount, LossPlace, Nanos, ShardId};
+use crate::loss::LossCounts;
 use crate::source::Meta;
 
 /// So many stretches are remembered.
 const MAX_STRETCHES: usize = 1 << 10;
 /// The CPUs of so many rings are told apart.
 const MAX_RINGS: usize = 1 << 10;
-/// So many places and kinds are told apart.
-const MAX_ROWS: usize = 1 << 8;
-/// The longest name of a place that is kept, in bytes.
-const MAX_PLACE: usize = 64;
+/// The longest name of a queue that is kept, in bytes.
+const MAX_NAME: usize = 64;
 
 /// Stretches of time, joined where they touch.
 #[derive(Debug, Default)]
@@ -152,7 +151,7 @@ fn decisive(kind: Kind) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Completeness {
     /// Events that are known to be missing in the window, by place and kind.
-    pub lost: Vec<LostRow>,
+    pub lost: Vec<LossCount>,
     /// All of them together.
     pub lost_total: u64,
     /// Events that came behind the watermark. They are not missing from a trace, but no analysis saw them.
@@ -178,21 +177,10 @@ impl Completeness {
     }
 }
 
-/// Events that are missing at one place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LostRow {
-    /// Where: `ring:3`, `nested`, `queue:trace` (see [`LossPlace`]).
-    pub place: String,
-    /// Which kind, where that is known.
-    pub kind: Option<Kind>,
-    /// How many.
-    pub count: u64,
-}
-
 /// Counts what is missing in a window.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    rows: BTreeMap<(String, Option<Kind>), u64>,
+    counts: LossCounts,
     total: u64,
     late_events: u64,
     late_losses: u64,
@@ -214,23 +202,20 @@ impl Losses {
             return;
         }
         self.total = self.total.saturating_add(loss.count);
-        let mut key = (clean(&loss.place.to_string(), MAX_PLACE), loss.kind);
-        if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&key) {
-            key = ("elsewhere".to_owned(), None);
+        match &loss.place {
+            // Only these have names, which a damaged trace may have made.
+            LossPlace::Queue(name) => {
+                let place = LossPlace::Queue(clean(name, MAX_NAME).into());
+                self.counts.add(&Loss { place, ..loss.clone() });
+            }
+            _ => self.counts.add(loss),
         }
-        let row = self.rows.entry(key).or_default();
-        *row = row.saturating_add(loss.count);
     }
 
     /// What has to do with losses, the rest zero.
     pub(super) fn completeness(&self) -> Completeness {
-        let row = |((place, kind), &count): (&(String, Option<Kind>), &u64)| LostRow {
-            place: place.clone(),
-            kind: *kind,
-            count,
-        };
         Completeness {
-            lost: self.rows.iter().map(row).collect(),
+            lost: self.counts.list(),
             lost_total: self.total,
             // The same events, told of twice.
             late: self.late_events.max(self.late_losses),
@@ -321,8 +306,7 @@ mod tests {
         let batch = Batch { lost: lost.chain([late, loss(900, 901)]).collect(), ..Batch::default() };
         losses.read(&batch, Nanos(0), Nanos(100));
         let told = losses.completeness();
-        assert!(told.lost.len() <= MAX_ROWS + 1);
-        assert!(told.lost.iter().all(|row| !row.place.contains('\n')));
+        assert!(told.lost.iter().all(|row| !row.place.to_string().contains('\n')));
         assert_eq!((told.lost_total, told.late), (1_000, 2));
         assert_eq!(told.lost.iter().map(|row| row.count).sum::<u64>(), 1_000);
     }

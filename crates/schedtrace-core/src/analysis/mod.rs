@@ -59,12 +59,12 @@ pub use cpu_time::{CpuRow, CpuTimeReport, CpuTimeRow, CpuUse};
 pub use distribution::{Distribution, Summary};
 pub use groups::Group;
 pub use holders::{HeldBy, Holder, HolderOfWait, HoldersReport, HoldersRow};
-pub use loss::{Completeness, LostRow};
+pub use loss::Completeness;
 pub use migrations::{MigrationCounts, MigrationRow, MigrationsReport};
 pub use runqueue::{
     CauseCounts, CauseKind, CauseRow, RunQueueReport, RunQueueRow, RunQueueStats, WaitCounts, WorstWait,
 };
-pub use study::{Report, Sched, Window};
+pub use study::{Report, Sched};
 pub use switches::{SwitchCounts, SwitchCpuRow, SwitchRow, SwitchesReport};
 pub use tasks::{Tasks, Who};
 pub use wakeups::{WakerGroup, WakeupCounts, WakeupPair, WakeupRow, WakeupsReport};
@@ -130,7 +130,7 @@ pub trait Analysis {
     /// # let mut sched = Sched::default();
     /// # sched.begin(&Meta { started: Nanos(500), ..Meta::default() });
     /// sched.update(&Batch { until: Nanos(900), ..Batch::default() });
-    /// assert_eq!(sched.report().window.duration_ns, 400);
+    /// assert_eq!(sched.report().window.duration_ns, Nanos(400));
     /// ```
     fn update(&mut self, batch: &Batch);
 
@@ -194,7 +194,7 @@ impl<A: Analysis, B: Analysis> Analysis for (A, B) {
 ///
 /// let mut source = MemorySource::new(Meta::default(), []);
 /// let report = analysis::run(&mut source, Sched::default())?;
-/// assert_eq!(report.window.duration_ns, 0);
+/// assert_eq!(report.window.duration_ns, Nanos::ZERO);
 /// # Ok::<(), schedtrace_core::Error>(())
 /// ```
 pub fn run<A: Analysis>(source: &mut (impl Source + ?Sized), mut analysis: A) -> Result<A::Report> {
@@ -218,7 +218,7 @@ pub fn run<A: Analysis>(source: &mut (impl Source + ?Sized), mut analysis: A) ->
 /// let view = Shared::new(Sched::default());
 /// let mut sink = view.clone();
 /// sink.batch(&Batch::default())?;
-/// assert_eq!(view.report().window.duration_ns, 0);
+/// assert_eq!(view.report().window.duration_ns, Nanos::ZERO);
 /// # Ok::<(), schedtrace_core::Error>(())
 /// ```
 #[derive(Debug, Default)]
@@ -247,7 +247,7 @@ impl<A: Analysis> Shared<A> {
     /// ```
     /// use schedtrace_core::analysis::{Sched, Shared};
     /// let view = Shared::new(Sched::default());
-    /// assert_eq!(view.report().window.duration_ns, 0);
+    /// assert_eq!(view.report().window.duration_ns, Nanos::ZERO);
     /// ```
     #[must_use]
     pub fn report(&self) -> A::Report {

@@ -14,7 +14,7 @@ use super::states::{CpuRef, Migrated, Observer, Ran, Seen, Span, States, Switche
 use super::switches::{Switches, SwitchesReport};
 use super::wakeups::{Wakeups, WakeupsReport};
 use super::{Analysis, GroupBy, Options};
-use crate::event::{Batch, Kind, Nanos};
+use crate::event::{Batch, Kind, Nanos, Window};
 use crate::source::Meta;
 use crate::system::Topology;
 
@@ -44,17 +44,6 @@ pub struct Report {
     pub wakeups: WakeupsReport,
     /// How far tasks were moved.
     pub migrations: MigrationsReport,
-}
-
-/// A stretch of time: from its beginning up to, but not including, its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Window {
-    /// Its beginning.
-    pub from_ns: Nanos,
-    /// Its end.
-    pub until_ns: Nanos,
-    /// Its length.
-    pub duration_ns: u64,
 }
 
 /// What counts: the window, and which rows it goes to.
@@ -171,7 +160,7 @@ impl Sched {
         let until = self.states.now().min(self.options.until.unwrap_or(Nanos::MAX));
         let from = self.from.unwrap_or(started).max(started).min(until.max(started));
         let until = until.max(from);
-        Window { from_ns: from, until_ns: until, duration_ns: (until - from).0 }
+        Window::new(from, until)
     }
 
     /// Ends the window, and begins another one where it ended. What tasks and CPUs are doing is kept, the numbers are

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Result};
-use crate::event::{Batch, Kind, LossPlace};
+use crate::event::{Batch, Kind, LossCount, LossPlace};
+use crate::loss::LossCounts;
 
 /// What came through a [`Pipeline`](super::Pipeline), what is known to be missing, and how each sink fared.
 #[derive(Debug, Default, Serialize)]
@@ -20,8 +21,7 @@ pub struct Summary {
     /// What the stream said is missing, per place and kind, by place. What single sinks missed because their queue
     /// was full is not here but in [`SinkOutcome::dropped`]: the others have it.
     pub lost: Vec<LossCount>,
-    /// The sum of `lost` without what was merely late, and with the rest of a list that was too long to keep (4096
-    /// entries).
+    /// The sum of `lost` without what was merely late.
     pub lost_total: u64,
     /// Each sink, in the order in which it was added.
     pub sinks: Vec<SinkOutcome>,
@@ -46,18 +46,6 @@ impl Summary {
     }
 }
 
-/// How many events went missing in one place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LossCount {
-    /// Where; serialized as its text, such as `ring:3`.
-    #[serde(serialize_with = "as_text")]
-    pub place: LossPlace,
-    /// Which kind, where that is known.
-    pub kind: Option<Kind>,
-    /// How many.
-    pub count: u64,
-}
-
 /// How one sink fared.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
@@ -71,16 +59,9 @@ pub struct SinkOutcome {
     pub dropped: u64,
 }
 
-fn as_text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
 fn as_optional_text<S: Serializer>(value: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
     value.as_ref().map(Error::to_string).serialize(serializer)
 }
-
-/// The most places and kinds of loss that are told apart. A machine has far fewer; a damaged trace may name any number.
-const MAX_LOSSES: usize = 4096;
 
 /// Counts what comes through. Once per event, so an array.
 #[derive(Default)]
@@ -88,7 +69,7 @@ pub(super) struct Tally {
     events: [u64; Kind::COUNT],
     late: u64,
     batches: u64,
-    lost: BTreeMap<(LossPlace, Option<Kind>), u64>,
+    lost: LossCounts,
     lost_total: u64,
 }
 
@@ -103,11 +84,7 @@ impl Tally {
             if loss.place != LossPlace::Late {
                 self.lost_total = self.lost_total.saturating_add(loss.count);
             }
-            let key = (loss.place.clone(), loss.kind);
-            if self.lost.len() < MAX_LOSSES || self.lost.contains_key(&key) {
-                let count = self.lost.entry(key).or_default();
-                *count = count.saturating_add(loss.count);
-            }
+            self.lost.add(loss);
         }
     }
 
@@ -117,7 +94,7 @@ impl Tally {
             events: counts.filter(|&(_, count)| count > 0).collect(),
             late: self.late,
             batches: self.batches,
-            lost: self.lost.into_iter().map(|((place, kind), count)| LossCount { place, kind, count }).collect(),
+            lost: self.lost.list(),
             lost_total: self.lost_total,
             sinks,
         }
@@ -126,22 +103,8 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::event::{Loss, Nanos};
-
-    #[test]
-    fn a_list_of_losses_without_end_is_summed_up() {
-        let mut tally = Tally::default();
-        for n in 0..MAX_LOSSES as u64 * 2 {
-            let place = LossPlace::Queue(Arc::from(n.to_string()));
-            let loss = Loss { place, kind: None, count: u64::MAX / 8000, from: Nanos(0), until: Nanos(1) };
-            tally.count(&Batch { lost: vec![loss], ..Batch::default() });
-        }
-        let summary = tally.summary(vec![]);
-        assert_eq!((summary.lost.len(), summary.lost_total), (MAX_LOSSES, u64::MAX), "sums saturate");
-    }
 
     #[test]
     fn it_serializes_with_names_and_texts() {

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Cgroup, CgroupId, Cpu, Event, EventKind, Kind, Loss, LossPlace, Nanos, Task, TaskId};
+use crate::event::{Cgroup, CgroupId, Cpu, Event, EventKind, Kind, Loss, LossCount, LossPlace, Nanos, Task, TaskId};
 use crate::source::MemorySource;
 
 /// What a sink was given, in order.

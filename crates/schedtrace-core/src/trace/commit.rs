@@ -9,11 +9,11 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::info::{LossCount, Removed};
+use super::info::Removed;
 use super::segment::Span;
 use super::untrusted;
 use crate::error::{Error, Result};
-use crate::event::Nanos;
+use crate::event::{LossCount, Nanos};
 use crate::source::Meta;
 
 /// The version of the layout and of the tables.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Kind, Nanos};
+use crate::event::{LossCount, Nanos, Window};
 use crate::source::Account;
 use crate::system::Host;
 
@@ -44,17 +44,6 @@ pub enum TraceState {
     Repaired,
 }
 
-/// A stretch of time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
-    /// Its begin.
-    pub from_ns: Nanos,
-    /// Its end, exclusive.
-    pub until_ns: Nanos,
-    /// Its length.
-    pub duration_ns: Nanos,
-}
-
 /// One table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableInfo {
@@ -83,17 +72,6 @@ pub struct Completeness {
     pub ends_at_last_commit: bool,
     /// It is finished, nothing is known to be missing, and nothing was removed.
     pub complete: bool,
-}
-
-/// How many events went missing in one place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LossCount {
-    /// Where, as [`LossPlace`](crate::LossPlace) prints it.
-    pub place: String,
-    /// Which kind, where that is known.
-    pub kind: Option<Kind>,
-    /// How many.
-    pub count: u64,
 }
 
 /// What was removed to keep the limits of size and age.

@@ -69,7 +69,7 @@ mod tests;
 mod untrusted;
 mod writer;
 
-pub use info::{Completeness, LossCount, Removed, TableInfo, TraceInfo, TraceState, Window};
+pub use info::{Completeness, Removed, TableInfo, TraceInfo, TraceState};
 pub use reader::{TableReader, TraceReader};
 pub use repair::{Repair, interrupted_in, repair};
 pub use writer::{TraceWriter, WriterOptions};

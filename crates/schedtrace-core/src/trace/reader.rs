@@ -13,12 +13,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::commit::{Commit, CommitState, Extent, Known, LOCK, MetaFile};
 use super::identity::idle_cpu;
-use super::info::{Completeness, TableInfo, TraceInfo, TraceState, Window};
+use super::info::{Completeness, TableInfo, TraceInfo, TraceState};
 use super::schema::{self, Note, Table};
 use super::segment::{Span, parquet_path, seq_of, stream_path};
 use super::untrusted::{self, Parquet, Rows, Stream};
 use crate::error::{Error, Result};
-use crate::event::{Batch, Cgroup, Event, Loss, LossPlace, Nanos, ShardId, Task};
+use crate::event::{Batch, Cgroup, Event, Loss, LossPlace, Nanos, ShardId, Task, Window};
 use crate::merge::Merge;
 use crate::source::{Meta, Poll, Source};
 
@@ -124,12 +124,12 @@ impl TraceReader {
         let documents = documents.into_iter().filter_map(|metadata| Some(metadata.ok()?.len()));
         let totals = &self.commit.totals;
         let (from_ns, until_ns) = (self.meta.started, self.commit.complete_until_ns.max(self.meta.started));
-        let missing = totals.lost.iter().any(|loss| loss.count > 0 && loss.place != LossPlace::Late.to_string());
+        let missing = totals.lost.iter().any(|loss| loss.count > 0 && loss.place != LossPlace::Late);
         Ok(TraceInfo {
             path: self.dir.clone(),
             state: self.state,
             host: self.meta.host.clone(),
-            window: Window { from_ns, until_ns, duration_ns: until_ns - from_ns },
+            window: Window::new(from_ns, until_ns),
             bytes: tables.iter().map(|table| table.bytes).chain(documents).fold(0, u64::saturating_add),
             completeness: Completeness {
                 events: Table::EVENTS.iter().map(|t| extents[t.index()].rows).fold(0, u64::saturating_add),

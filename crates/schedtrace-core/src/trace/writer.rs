@@ -1,6 +1,6 @@
 //! Writes a trace: a [`Sink`] whose data survive whatever happens to the process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::commit::{self, Commit, CommitState, InFlight, LOCK, MetaFile, SCHEMA, Totals, sync_folder};
 use super::identity::Identities;
-use super::info::LossCount;
 use super::retention::{self, Retention};
 use super::schema::{Note, Table};
 use super::segment::{self, Flight, Sealed, Unsealed};
 use super::sync::{Job, Syncer};
 use crate::error::{Error, Result};
-use crate::event::{Batch, Event, Kind, Nanos, Task};
+use crate::event::{Batch, Event, Nanos, Task};
+use crate::loss::LossCounts;
 use crate::sink::Sink;
 use crate::source::Meta;
 
@@ -153,7 +153,7 @@ enum Phase {
 struct Counts {
     rows: [u64; Table::COUNT],
     late: u64,
-    lost: BTreeMap<(String, Option<Kind>), u64>,
+    lost: LossCounts,
 }
 
 impl TraceWriter {
@@ -267,8 +267,7 @@ impl TraceWriter {
             self.add(Table::Cgroups, |flight| flight.rows.cgroup(&note))?;
         }
         for loss in &batch.lost {
-            let count = self.counts.lost.entry((loss.place.to_string(), loss.kind)).or_default();
-            *count = count.saturating_add(loss.count);
+            self.counts.lost.add(loss);
             let note = Note { seen: now.min(loss.from), carried: false, item: loss.clone() };
             self.add(Table::Loss, |flight| flight.rows.loss(&note))?;
         }
@@ -453,12 +452,8 @@ impl TraceWriter {
 
     fn totals(&self) -> Totals {
         let rows = Table::ALL.iter().zip(self.counts.rows).map(|(table, rows)| (table.name().to_owned(), rows));
-        let lost = self.counts.lost.iter().map(|((place, kind), &count)| LossCount {
-            place: place.clone(),
-            kind: *kind,
-            count,
-        });
-        Totals { rows: rows.collect(), late: self.counts.late, lost: lost.collect(), removed: self.retention.removed() }
+        let lost = self.counts.lost.list();
+        Totals { rows: rows.collect(), late: self.counts.late, lost, removed: self.retention.removed() }
     }
 }
 

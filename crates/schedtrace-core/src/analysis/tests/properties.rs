@@ -140,7 +140,7 @@ fn check_sums(report: &Report) -> Result<(), TestCaseError> {
     for row in &report.cpu_time.cpus {
         let used = &row.used;
         let all = u128::from(used.busy_ns) + u128::from(used.idle_ns) + u128::from(used.unknown_ns);
-        prop_assert_eq!(all, u128::from(report.window.duration_ns), "CPU {}", row.cpu);
+        prop_assert_eq!(all, u128::from(report.window.duration_ns.0), "CPU {}", row.cpu);
     }
     let tasks: u64 = report.cpu_time.groups.iter().map(|row| row.cpu_time_ns).sum();
     prop_assert_eq!(tasks, report.cpu_time.total.busy_ns);
@@ -296,7 +296,7 @@ proptest! {
             for row in &report.cpu_time.cpus {
                 let used = &row.used;
                 let all = u128::from(used.busy_ns) + u128::from(used.idle_ns) + u128::from(used.unknown_ns);
-                prop_assert_eq!(all, u128::from(report.window.duration_ns));
+                prop_assert_eq!(all, u128::from(report.window.duration_ns.0));
             }
             if n == 2 {
                 study.next_window();

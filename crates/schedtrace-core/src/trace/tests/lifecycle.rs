@@ -316,8 +316,8 @@ fn a_segment_that_is_removed_while_it_is_read_is_passed_over() {
 fn losses_add_up_and_survive() {
     let folder = scratch();
     let dir = folder.path().join("t");
-    let loss =
-        |kind, count| Loss { place: LossPlace::Ring(ShardId(3)), kind, count, from: Nanos(1_100), until: Nanos(1_200) };
+    let ring = LossPlace::Ring(ShardId(3));
+    let loss = |kind, count| Loss { place: ring.clone(), kind, count, from: Nanos(1_100), until: Nanos(1_200) };
     let lost = vec![loss(Some(Kind::Switch), 5), loss(None, 1), loss(Some(Kind::Switch), 2)];
     let batches = [Batch { until: Nanos(2_000), lost, ..Batch::default() }];
     let mut writer = record(&dir, tiny(), &batches);
@@ -326,8 +326,8 @@ fn losses_add_up_and_survive() {
             writer.finish(&meta()).unwrap();
         }
         let completeness = TraceReader::open(&dir).unwrap().info().unwrap().completeness;
-        let counts: Vec<_> = completeness.lost.iter().map(|l| (l.place.as_str(), l.kind, l.count)).collect();
-        assert_eq!(counts, [("ring:3", None, 1), ("ring:3", Some(Kind::Switch), 7)]);
+        let counts: Vec<_> = completeness.lost.iter().map(|l| (l.place.clone(), l.kind, l.count)).collect();
+        assert_eq!(counts, [(ring.clone(), None, 1), (ring.clone(), Some(Kind::Switch), 7)]);
         assert!(!completeness.complete);
         assert_eq!(content(&read(&dir).unwrap()), content(&batches));
     }
