@@ -66,7 +66,7 @@ msrv() {
 }
 
 # What only this rustdoc tells: it is nightly's alone.
-nightly=nightly-2026-10-30
+nightly="nightly-2026-10-30"
 
 # Every public item of the library has an example (fields and variants are part of theirs).
 examples() {
