@@ -27,11 +27,13 @@ pub(crate) fn report(info: &TraceInfo, mut report: Report) -> Result<Value, Stri
     report.switches.cpus.sort_by_key(|row| Reverse(row.counts.switches));
     report.switches.cpus.truncate(MAX_CPUS);
 
-    let mut answer = json_of(&report)?;
-    answer["summary"] = summary.into();
+    // First what must not be cut off.
+    let mut answer = json!({ "summary": summary, "window": null, "completeness": null, "trace": about(info) });
+    if let (Value::Object(answer), Value::Object(report)) = (&mut answer, json_of(&report)?) {
+        answer.extend(report);
+    }
     answer["cpu_time"]["cpus_total"] = cpus.into();
     answer["switches"]["cpus_total"] = cpus.into();
-    answer["trace"] = about(info);
     answer["next"] = "For more rows ask again with a larger `top`; to see whose tasks, with another `by`.".into();
     Ok(answer)
 }

@@ -324,6 +324,7 @@ impl Spec {
             .idempotent(true)
             .open_world(false);
         let mut tool = Tool::new(self.name, self.description, object(input)).with_annotations(annotations);
+        tool.title = Some(self.title.into());
         tool.output_schema = Some(object(output));
         tool
     }

@@ -70,6 +70,7 @@ impl Allowed {
         let traces: Vec<Value> = all.iter().take(MAX_LISTED).map(|path| line(path)).collect();
         let summary = match all.len() {
             0 => "There is no trace here: `schedtrace record -o DIR` makes one.".to_owned(),
+            1 => "One trace.".to_owned(),
             n => format!("{n} traces, the newest first."),
         };
         json!({
