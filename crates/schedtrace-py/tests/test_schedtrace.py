@@ -60,6 +60,11 @@ def test_a_report_is_typed_and_says_what_the_json_says():
 
 def test_a_report_is_shown_with_its_names_as_text():
     trace = schedtrace.open(TRACE)
+    # Of a table that was cut, what is not in it is not nothing.
+    few = trace.report(top=2)
+    assert few.run_queue.groups[0].group not in {row.group for row in few.cpu_time.groups}
+    assert "≤" in few._repr_html_()
+    assert "≤" not in trace.report(top=1000)._repr_html_()
     shown = trace.report()._repr_html_()
     assert "Why tasks waited for a CPU" in shown and "rcu_preempt[18]" in shown, shown
     from schedtrace import reports

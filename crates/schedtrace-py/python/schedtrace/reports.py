@@ -212,6 +212,14 @@ class HoldersRow:
     unknown_ratio: float
 
 
+def _behind(held: HoldersRow) -> list[tuple[float, str]]:
+    """Who had the CPU during waits, and for which part of them, the largest first."""
+    shares = [(holder.share_ratio, str(holder.group)) for holder in held.holders]
+    others = held.others_ns / held.wait_ns if held.wait_ns else 0.0
+    shares += [(others, "others"), (held.idle_ratio, "idle CPU"), (held.unknown_ratio, "unknown")]
+    return sorted(shares, key=lambda share: -share[0])
+
+
 @dataclass(frozen=True)
 class Holders:
     total: HeldBy
@@ -429,14 +437,17 @@ class Report(_Plain):
 
     def _repr_html_(self) -> str:
         held = {row.group: row for row in self.holders.groups}
-        used = {row.group: row.cpu_time_ns for row in self.cpu_time.groups}
+        used = {row.group: span(row.cpu_time_ns) for row in self.cpu_time.groups}
+        # Those with most are listed: who is not has no more than the last of them.
+        cut = self.cpu_time.groups_total > len(self.cpu_time.groups)
+        others = f"≤\u00a0{span(self.cpu_time.groups[-1].cpu_time_ns)}" if cut and self.cpu_time.groups else span(0)
         rows = []
         for row in self.run_queue.groups:
-            behind = held[row.group].holders[:2] if row.group in held else []
+            shares = _behind(held[row.group]) if row.group in held else []
             wait = row.wait
-            figures = [wait.total_ns, wait.p50_ns, wait.p99_ns, wait.max_ns, used.get(row.group, 0)]
-            told = ", ".join(f"{holder.group} {holder.share_ratio:.0%}" for holder in behind)
-            rows.append([str(row.group), f"{wait.count:,}", *map(span, figures), told])
+            figures = [span(ns) for ns in (wait.total_ns, wait.p50_ns, wait.p99_ns, wait.max_ns)]
+            told = ", ".join(f"{who} {share:.0%}" for share, who in shares[:3] if share >= 0.005)
+            rows.append([str(row.group), f"{wait.count:,}", *figures, used.get(row.group, others), told])
         header = [self.by, "waits", "waited", "p50", "p99", "longest", "CPU time", "behind"]
         waits = _table("Why tasks waited for a CPU", header, rows)
         cpus = [
