@@ -194,7 +194,7 @@ impl<A: Analysis, B: Analysis> Analysis for (A, B) {
 ///
 /// let mut source = MemorySource::new(Meta::default(), []);
 /// let report = analysis::run(&mut source, Sched::default())?;
-/// assert_eq!(report.window.duration_ns, Nanos::ZERO);
+/// assert_eq!(report.run_queue.total.wait.count, 0);
 /// # Ok::<(), schedtrace_core::Error>(())
 /// ```
 pub fn run<A: Analysis>(source: &mut (impl Source + ?Sized), mut analysis: A) -> Result<A::Report> {
@@ -218,7 +218,7 @@ pub fn run<A: Analysis>(source: &mut (impl Source + ?Sized), mut analysis: A) ->
 /// let view = Shared::new(Sched::default());
 /// let mut sink = view.clone();
 /// sink.batch(&Batch::default())?;
-/// assert_eq!(view.report().window.duration_ns, Nanos::ZERO);
+/// assert_eq!(view.report().run_queue.total.wait.count, 0);
 /// # Ok::<(), schedtrace_core::Error>(())
 /// ```
 #[derive(Debug, Default)]
@@ -247,7 +247,7 @@ impl<A: Analysis> Shared<A> {
     /// ```
     /// use schedtrace_core::analysis::{Sched, Shared};
     /// let view = Shared::new(Sched::default());
-    /// assert_eq!(view.report().window.duration_ns, Nanos::ZERO);
+    /// assert_eq!(view.report().run_queue.total.wait.count, 0);
     /// ```
     #[must_use]
     pub fn report(&self) -> A::Report {
@@ -259,7 +259,7 @@ impl<A: Analysis> Shared<A> {
     /// ```
     /// use schedtrace_core::analysis::{Analysis, Sched, Shared};
     /// let view = Shared::new((Sched::default(), Sched::default()));
-    /// assert_eq!(view.lock().0.report().window.duration_ns, 0, "only one of the two reports is made");
+    /// assert_eq!(view.lock().0.report().run_queue.total.wait.count, 0, "only one of the two reports is made");
     /// ```
     pub fn lock(&self) -> MutexGuard<'_, A> {
         // An analysis that panicked has wrong numbers at worst.
