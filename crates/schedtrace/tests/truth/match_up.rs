@@ -17,6 +17,11 @@ use super::table::Table;
 
 /// So far may the two readings of the clock be apart: the hypervisor may take the CPU away in between.
 const APART: Nanos = Nanos(5_000_000);
+/// So far at the most, those that have no nearer partner: 20 ms were seen.
+const FAR_APART: Nanos = Nanos(50_000_000);
+/// A CPU that is chosen for a woken task later than this after its waking is taken for a move of its own: that long takes only
+/// what the hypervisor interrupts. See the states' module.
+const CHOICE: Nanos = Nanos(100_000);
 /// What ftrace prints is rounded to microseconds.
 const ROUNDED: Nanos = Nanos(1_000);
 
@@ -104,18 +109,30 @@ fn pairs(ours: &[Shown], theirs: &[Shown]) -> Vec<(usize, usize)> {
         }
     }
     let mut pairs = Vec::new();
-    for [mine, others] in same.into_values() {
-        let (mut m, mut o) = (0, 0);
-        while let (Some(&mine), Some(&other)) = (mine.get(m), others.get(o)) {
-            let (a, b) = (ours[mine].ts, theirs[other].ts);
-            if a.max(b) - a.min(b) <= APART {
-                pairs.push((mine, other));
-            }
-            m += usize::from(a <= b + APART);
-            o += usize::from(b <= a + APART);
+    for mut alone in same.into_values() {
+        for apart in [APART, FAR_APART] {
+            let near = near(ours, theirs, &alone, apart);
+            alone[0].retain(|mine| !near.iter().any(|pair| pair.0 == *mine));
+            alone[1].retain(|other| !near.iter().any(|pair| pair.1 == *other));
+            pairs.extend(near);
         }
     }
     pairs.sort_unstable();
+    pairs
+}
+
+/// Pairs of these places, in order, that are no further apart than this.
+fn near(ours: &[Shown], theirs: &[Shown], [mine, others]: &[Vec<usize>; 2], apart: Nanos) -> Vec<(usize, usize)> {
+    let mut pairs = Vec::new();
+    let (mut m, mut o) = (0, 0);
+    while let (Some(&mine), Some(&other)) = (mine.get(m), others.get(o)) {
+        let (a, b) = (ours[mine].ts, theirs[other].ts);
+        if a.max(b) - a.min(b) <= apart {
+            pairs.push((mine, other));
+        }
+        m += usize::from(a <= b + apart);
+        o += usize::from(b <= a + apart);
+    }
     pairs
 }
 
@@ -228,7 +245,7 @@ pub fn wakeup_rows(table: &mut Table, trace: &Trace, theirs: &[Shown], within: &
     States::default().update(&trace.as_one(), &mut waits);
     let changing = tids.changing();
     let hidden = hidden_idle(&ours(trace, &tids), theirs);
-    let (mut all, mut targets, mut wakers, mut unshown, mut moved) = (0, 0, 0, 0, 0);
+    let (mut all, mut targets, mut wakers, mut unshown, mut moved, mut slow) = (0, 0, 0, 0, 0, 0);
     for wait in waits.0.iter().filter(|wait| within.contains(&wait.from) && within.contains(&wait.until)) {
         let tid = tids.at(wait.task, wait.from);
         if changing.contains(&tid) {
@@ -259,6 +276,10 @@ pub fn wakeup_rows(table: &mut Table, trace: &Trace, theirs: &[Shown], within: &
             let during = at..=wait.until + ROUNDED;
             moves.get(&tid).is_some_and(|of| of.iter().any(|to| during.contains(&to.0) && to.1 == wait.target))
         };
+        let chosen_late = |(at, cpu): (Nanos, u16)| {
+            let after = wait.from + CHOICE..=at + ROUNDED;
+            moves.get(&tid).is_some_and(|of| of.iter().any(|to| after.contains(&to.0) && to.1 == cpu))
+        };
         let put_on = put.map(|put| put.1);
         if put_on == Some(wait.target) {
             targets += 1;
@@ -266,6 +287,8 @@ pub fn wakeup_rows(table: &mut Table, trace: &Trace, theirs: &[Shown], within: &
             unshown += 1;
         } else if put.is_some_and(moved_on) {
             moved += 1;
+        } else if put.is_some_and(chosen_late) {
+            slow += 1;
         } else {
             table.note(format!(
                 "target of {tid}, {} to {}: ours {}, theirs {put:?}",
@@ -274,13 +297,17 @@ pub fn wakeup_rows(table: &mut Table, trace: &Trace, theirs: &[Shown], within: &
         }
     }
     table.count("all woken", "ftrace: sched_waking: wakers", wakers, all);
-    table.count("all woken", "ftrace: sched_wakeup: targets", targets, all - unshown - moved);
+    table.count("all woken", "ftrace: sched_wakeup: targets", targets, all - unshown - moved - slow);
     // We see no `sched_wakeup`: if the waker's CPU moves the task to its own queue as the next thing that it does, we
     // take that for the choice of a CPU.
     assert!(moved * 1000 <= all, "{moved} of {all} tasks were put elsewhere, and moved to where we say");
+    assert!(slow * 1000 <= all, "for {slow} of {all} tasks, a CPU was chosen more than {CHOICE} after their waking");
     table.note(format!(
         "left out: {moved} targets of tasks that were moved to another queue at once, which we do not tell apart"
     ));
+    if slow > 0 {
+        table.note(format!("left out: {slow} targets that were chosen more than {CHOICE} after the waking"));
+    }
     if unshown > 0 {
         table.note(format!(
             "left out: {unshown} targets, where an idle task that ftrace does not show put the task on its queue"

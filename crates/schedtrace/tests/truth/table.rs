@@ -71,16 +71,26 @@ pub struct Table {
     title: String,
     rows: Vec<Row>,
     notes: Vec<String>,
+    lacks: Option<&'static str>,
 }
 
 impl Table {
     pub fn new(title: &str) -> Self {
-        Self { title: title.to_owned(), rows: vec![], notes: vec![] }
+        Self { title: title.to_owned(), rows: vec![], notes: vec![], lacks: None }
     }
 
     /// Adds a line that stands below the rows.
     pub fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
+    }
+
+    /// What was to be seen did not happen, so that this proves nothing.
+    pub fn lacks(&mut self, what: &'static str) {
+        self.lacks = Some(what);
+    }
+
+    pub fn lacking(&self) -> Option<&'static str> {
+        self.lacks
     }
 
     /// Two counts that must be the same.
@@ -91,6 +101,15 @@ impl Table {
     /// Two times in nanoseconds that must be within 1 %, and so many nanoseconds.
     pub fn time(&mut self, thread: &str, source: impl Into<String>, ours: u64, theirs: u64, and_ns: u64) {
         self.row(thread, source.into(), ours, theirs, Allowed::Percent { and_ns });
+    }
+
+    /// Allows all times to be apart by so much more.
+    pub fn allow(&mut self, ns: u64) {
+        for row in &mut self.rows {
+            if let Allowed::Percent { and_ns } = &mut row.allowed {
+                *and_ns += ns;
+            }
+        }
     }
 
     fn row(&mut self, thread: &str, source: String, ours: u64, theirs: u64, allowed: Allowed) {
