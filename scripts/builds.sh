@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
 
-scripts/setup.sh python3-venv autoconf automake autopoint bison flex gawk gettext libtool
+scripts/setup.sh python3-venv "${vendored_needs[@]}"
 venv 'maturin>=1.9,<2'
 cargo fetch --quiet --locked
 work=$(mktemp -d)

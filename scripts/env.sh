@@ -6,6 +6,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/schedtrace"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 
+# What builds libelf and zlib, for the feature `vendored`.
+# shellcheck disable=SC2034 # used by those that source this
+vendored_needs=(autoconf automake autopoint bison flex gawk gettext libtool)
+
 die() {
     printf 'error: %s\n' "$*" >&2
     exit 1

@@ -7,7 +7,7 @@ source "$(dirname "$0")/env.sh"
 
 trace=$(realpath "${1:?usage: scripts/test-py.sh TRACE}")
 # The wheel links libelf and zlib statically; these build them.
-scripts/setup.sh python3-venv autoconf automake autopoint bison flex gawk gettext libtool
+scripts/setup.sh python3-venv "${vendored_needs[@]}"
 venv 'maturin>=1.9,<2' pyarrow polars pandas 'nbclient>=0.10' ipykernel mypy
 wheels=$(mktemp -d)
 trap 'rm -rf "$wheels"' EXIT

@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
 
-scripts/setup.sh autoconf automake autopoint bison flex gawk gettext libtool
+scripts/setup.sh "${vendored_needs[@]}"
 cargo build --quiet --locked -p schedtrace --features vendored
 needed=$(ldd "$CARGO_TARGET_DIR/debug/schedtrace" | awk '{ print $1 }')
 echo "$needed"

@@ -3,11 +3,18 @@
 //! Everything here is plain data and imports nothing else of this crate. Times are
 //! `CLOCK_MONOTONIC` nanoseconds ([`Nanos`]), as `bpf_ktime_get_ns()` reads them.
 
+mod loss;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use loss::LossCounts;
+#[cfg(test)]
+pub(crate) use loss::MAX_COUNTS;
+pub use loss::{Loss, LossCount, LossPlace, UnknownPlace};
 
 /// A stretch of time: from its beginning up to, but not including, its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -664,105 +671,6 @@ pub struct Cgroup {
     pub id: CgroupId,
     /// Below the mount point of the v2 hierarchy: `/`, `/system.slice/ssh.service`.
     pub path: Arc<str>,
-}
-
-/// Where events went missing. Serialized as its text.
-///
-/// ```
-/// use schedtrace_core::{LossPlace, ShardId};
-/// assert_eq!("ring:3".parse(), Ok(LossPlace::Ring(ShardId(3))));
-/// assert_eq!(LossPlace::Queue("view".into()).to_string(), "queue:view");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-#[non_exhaustive]
-pub enum LossPlace {
-    /// The ring of a shard was full.
-    Ring(ShardId),
-    /// The kernel skipped a program that would have nested in itself (`recursion_misses`).
-    Nested,
-    /// A record could not be read.
-    Decode(ShardId),
-    /// An event came behind the watermark. It is not missing: it travels in [`Batch::late`].
-    Late,
-    /// The queue of a sink was full.
-    Queue(Arc<str>),
-    /// In one of so many places that they are not told apart any more.
-    Elsewhere,
-}
-
-impl fmt::Display for LossPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ring(shard) => write!(f, "ring:{shard}"),
-            Self::Nested => f.write_str("nested"),
-            Self::Decode(shard) => write!(f, "decode:{shard}"),
-            Self::Late => f.write_str("late"),
-            Self::Queue(sink) => write!(f, "queue:{sink}"),
-            Self::Elsewhere => f.write_str("elsewhere"),
-        }
-    }
-}
-
-/// Not the name of a place where events can be lost.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no place where events can be lost")]
-pub struct UnknownPlace(pub String);
-
-impl FromStr for LossPlace {
-    type Err = UnknownPlace;
-    fn from_str(text: &str) -> Result<Self, UnknownPlace> {
-        let unknown = || UnknownPlace(text.to_owned());
-        let shard = |name: &str| name.parse::<ShardId>().map_err(|_| unknown());
-        match text.split_once(':') {
-            None if text == "nested" => Ok(Self::Nested),
-            None if text == "late" => Ok(Self::Late),
-            None if text == "elsewhere" => Ok(Self::Elsewhere),
-            Some(("ring", n)) => shard(n).map(Self::Ring),
-            Some(("decode", n)) => shard(n).map(Self::Decode),
-            Some(("queue", sink)) => Ok(Self::Queue(sink.into())),
-            _ => Err(unknown()),
-        }
-    }
-}
-
-impl From<LossPlace> for String {
-    fn from(place: LossPlace) -> Self {
-        place.to_string()
-    }
-}
-
-impl TryFrom<String> for LossPlace {
-    type Error = UnknownPlace;
-    fn try_from(text: String) -> Result<Self, UnknownPlace> {
-        text.parse()
-    }
-}
-
-/// How many events went missing in one place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LossCount {
-    /// Where.
-    pub place: LossPlace,
-    /// Which kind, where that is known.
-    pub kind: Option<Kind>,
-    /// How many.
-    pub count: u64,
-}
-
-/// Events known to be missing: where, how many, which kind, between which two times.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// Where they went missing.
-    pub place: LossPlace,
-    /// Which kind, where that is known.
-    pub kind: Option<Kind>,
-    /// How many.
-    pub count: u64,
-    /// Not before.
-    pub from: Nanos,
-    /// Not after.
-    pub until: Nanos,
 }
 
 /// A stretch of the stream, in time order.

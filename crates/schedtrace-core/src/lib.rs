@@ -73,7 +73,6 @@ mod event;
 pub mod export;
 #[cfg(feature = "live")]
 pub mod live;
-mod loss;
 pub mod merge;
 pub mod pipeline;
 #[cfg(all(feature = "live", feature = "trace"))]

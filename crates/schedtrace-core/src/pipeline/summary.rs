@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Result};
-use crate::event::{Batch, Kind, LossCount, LossPlace};
-use crate::loss::LossCounts;
+use crate::event::{Batch, Kind, LossCount, LossCounts, LossPlace};
 
 /// What came through a [`Pipeline`](super::Pipeline), what is known to be missing, and how each sink fared.
 #[derive(Debug, Default, Serialize)]
@@ -104,7 +103,19 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Loss, Nanos};
+    use crate::event::{Loss, MAX_COUNTS, Nanos};
+
+    #[test]
+    fn a_list_of_losses_without_end_is_summed_up() {
+        let mut tally = Tally::default();
+        for n in 0..MAX_COUNTS as u64 * 2 {
+            let place = LossPlace::Queue(n.to_string().into());
+            let loss = Loss { place, kind: None, count: u64::MAX / MAX_COUNTS as u64, from: Nanos(0), until: Nanos(1) };
+            tally.count(&Batch { lost: vec![loss], ..Batch::default() });
+        }
+        let summary = tally.summary(vec![]);
+        assert_eq!((summary.lost.len(), summary.lost_total), (MAX_COUNTS + 1, u64::MAX), "sums saturate");
+    }
 
     #[test]
     fn it_serializes_with_names_and_texts() {

@@ -18,8 +18,7 @@ use super::schema::{Note, Table};
 use super::segment::{self, Flight, Sealed, Unsealed};
 use super::sync::{Job, Syncer};
 use crate::error::{Error, Result};
-use crate::event::{Batch, Event, Nanos, Task};
-use crate::loss::LossCounts;
+use crate::event::{Batch, Event, LossCounts, Nanos, Task};
 use crate::sink::Sink;
 use crate::source::Meta;
 

@@ -94,6 +94,24 @@ class Who:
         return f"{self.comm}[{self.tid}]"
 
 
+# What a row speaks of stands first in it, before what it has in common with the total.
+
+
+@dataclass(frozen=True)
+class _OfGroup:
+    group: Group
+
+
+@dataclass(frozen=True)
+class _OfCpu:
+    cpu: int
+
+
+@dataclass(frozen=True)
+class _OfCause:
+    cause: str
+
+
 @dataclass(frozen=True)
 class Summary:
     """A distribution of times."""
@@ -134,20 +152,12 @@ class CauseRow:
 
 
 @dataclass(frozen=True)
-class CauseCounts:
-    cause: str
-    waits: int
-    wait_ns: int
-    longest_ns: int
+class CauseCounts(WaitCounts, _OfCause):
+    pass
 
 
 @dataclass(frozen=True)
-class RunQueueRow:
-    group: Group
-    wait: Summary
-    censored: WaitCounts
-    in_loss: WaitCounts
-    migrated: int
+class RunQueueRow(RunQueueStats, _OfGroup):
     causes: list[CauseCounts]
 
 
@@ -200,19 +210,11 @@ class HeldBy:
 
 
 @dataclass(frozen=True)
-class HoldersRow:
-    group: Group
-    waits: int
-    wait_ns: int
-    holders: list[Holder]
-    others_ns: int
-    idle_ns: int
-    idle_ratio: float
-    unknown_ns: int
-    unknown_ratio: float
+class HoldersRow(HeldBy, _OfGroup):
+    pass
 
 
-def _behind(held: HoldersRow) -> list[tuple[float, str]]:
+def _behind(held: HeldBy) -> list[tuple[float, str]]:
     """Who had the CPU during waits, and for which part of them, the largest first."""
     shares = [(holder.share_ratio, str(holder.group)) for holder in held.holders]
     others = held.others_ns / held.wait_ns if held.wait_ns else 0.0
@@ -237,13 +239,8 @@ class CpuUse:
 
 
 @dataclass(frozen=True)
-class CpuRow:
-    cpu: int
-    busy_ns: int
-    idle_ns: int
-    unknown_ns: int
-    in_loss_ns: int
-    utilisation_ratio: float
+class CpuRow(CpuUse, _OfCpu):
+    pass
 
 
 @dataclass(frozen=True)
@@ -274,22 +271,13 @@ class SwitchCounts:
 
 
 @dataclass(frozen=True)
-class SwitchCpuRow:
-    cpu: int
-    switches: int
-    voluntary: int
-    involuntary: int
-    preempted_in_kernel: int
+class SwitchCpuRow(SwitchCounts, _OfCpu):
     from_idle: int
 
 
 @dataclass(frozen=True)
-class SwitchRow:
-    group: Group
-    switches: int
-    voluntary: int
-    involuntary: int
-    preempted_in_kernel: int
+class SwitchRow(SwitchCounts, _OfGroup):
+    pass
 
 
 @dataclass(frozen=True)
@@ -309,12 +297,8 @@ class WakeupCounts:
 
 
 @dataclass(frozen=True)
-class WakeupRow:
-    group: Group
-    wakeups: int
-    while_runnable: int
-    from_interrupt: int
-    new_tasks: int
+class WakeupRow(WakeupCounts, _OfGroup):
+    pass
 
 
 @dataclass(frozen=True)
@@ -345,15 +329,8 @@ class MigrationCounts:
 
 
 @dataclass(frozen=True)
-class MigrationRow:
-    group: Group
-    migrations: int
-    at_wakeup: int
-    core: int
-    llc: int
-    node: int
-    cross_node: int
-    unknown: int
+class MigrationRow(MigrationCounts, _OfGroup):
+    pass
 
 
 @dataclass(frozen=True)

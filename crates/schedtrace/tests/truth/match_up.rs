@@ -112,8 +112,9 @@ fn pairs(ours: &[Shown], theirs: &[Shown]) -> Vec<(usize, usize)> {
     for mut alone in same.into_values() {
         for apart in [APART, FAR_APART] {
             let near = near(ours, theirs, &alone, apart);
-            alone[0].retain(|mine| !near.iter().any(|pair| pair.0 == *mine));
-            alone[1].retain(|other| !near.iter().any(|pair| pair.1 == *other));
+            let (mine, others): (HashSet<usize>, HashSet<usize>) = near.iter().copied().unzip();
+            alone[0].retain(|at| !mine.contains(at));
+            alone[1].retain(|at| !others.contains(at));
             pairs.extend(near);
         }
     }
