@@ -213,7 +213,8 @@ mod tests {
         assert_eq!(last.failed.as_deref(), Some("the stream has ended"));
         assert!(last.title.starts_with("synthetic · Linux"), "{}", last.title);
         // On a busy machine pictures come before the stream has begun: they show no time at all.
-        let begun = pictures.iter().position(|picture| picture.by_task.window.until_ns > picture.by_task.window.from_ns);
+        let begun =
+            pictures.iter().position(|picture| picture.by_task.window.until_ns > picture.by_task.window.from_ns);
         let begun = &pictures[begun.expect("the stream has events")..];
         for pair in begun.windows(2) {
             let [before, after] = [&pair[0].by_task, &pair[1].by_task].map(|report| report.window);
