@@ -2,7 +2,7 @@
 # ~/.cache/schedtrace/target.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test vm-test kernels truth kills mistakes endurance builds lint bpf
+.PHONY: help demo test vm-test kernels truth kills mistakes endurance builds bench lint bpf
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ mistakes: ## Put known mistakes back, one by one, and see the test that guards a
 
 endurance: ## Record for MINUTES (20) at the highest rate, and print how much memory and disk that took
 	@scripts/endurance.sh $(MINUTES)
+
+bench: ## Measure what everything costs, here and beside other tracers, and write docs/performance.md
+	@scripts/bench.sh
 
 builds: ## Build the library, the command and the wheel from nothing, and print what each takes
 	@scripts/builds.sh

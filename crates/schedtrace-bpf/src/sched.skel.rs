@@ -721,6 +721,11 @@ mod imp {
         pub struct preempt_parts___arm64 {
             pub count: u32,
         }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct refcount_struct {
+            pub refs: __anon_signal_struct_1,
+        }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct bpf_iter__task {
@@ -1076,5 +1081,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 73256] = *include_bytes!("bpf/sched.bpf.o");
+    static DATA: [u8; 74280] = *include_bytes!("bpf/sched.bpf.o");
 }

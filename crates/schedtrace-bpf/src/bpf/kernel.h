@@ -68,6 +68,11 @@ struct signal_struct {
 	atomic_t live;
 };
 
+/* Any of the kernel's structs that begins with 32 bits and nothing else. */
+struct refcount_struct {
+	atomic_t refs;
+};
+
 struct thread_info {
 	u32 cpu;
 };

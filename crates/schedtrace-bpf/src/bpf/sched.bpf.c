@@ -16,6 +16,8 @@
 #define ID_IDLE 0x80000000u
 #define MAX_CGROUP_DEPTH 32
 
+extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak;
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Set before loading; the verifier sees constants, and drops what is switched off. */
@@ -441,7 +443,14 @@ static __always_inline u32 preempt_count(struct cpu_state *c, struct task_struct
 				return 0;
 			c->preempt_count_at = rq + control.preempt_count_from_rq;
 		}
-		bpf_probe_read_kernel(&count, sizeof(count), (void *)c->preempt_count_at);
+		/* As a type of the kernel's where it allows that (Linux 6.2): the call takes a fifth of the program's time. */
+		if (bpf_ksym_exists(bpf_rdonly_cast)) {
+			struct refcount_struct *at = bpf_rdonly_cast((void *)c->preempt_count_at,
+								     bpf_core_type_id_kernel(struct refcount_struct));
+			count = at->refs.counter;
+		} else {
+			bpf_probe_read_kernel(&count, sizeof(count), (void *)c->preempt_count_at);
+		}
 	}
 	return count;
 }

@@ -297,24 +297,67 @@ impl<T: Default + Merge> Rows<T> {
     }
 }
 
-/// A number per pair of groups. Where there are too many pairs, the second of a new one is [`GroupIx::OTHERS`].
+/// A number, never zero, per pair of groups. Where there are too many pairs, the second of a new one is
+/// [`GroupIx::OTHERS`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pairs(HashMap<(GroupIx, GroupIx), u64>);
+pub(super) struct Pairs {
+    /// Of the first groups, which are most of all there are on most machines: zero for pairs that are not there. In a map of
+    /// all pairs, each look-up would miss the caches, and a report makes several for every wait.
+    dense: Vec<Vec<u64>>,
+    sparse: HashMap<(GroupIx, GroupIx), u64>,
+    len: usize,
+}
+
+/// So many groups have their pairs side by side: 8 MiB, if each of them meets each.
+const DENSE: u32 = 1 << 10;
 
 impl Pairs {
     pub(super) fn add(&mut self, a: GroupIx, b: GroupIx, n: u64) {
-        let full = self.0.len() >= MAX_PAIRS;
-        match self.0.entry((a, b)) {
-            Entry::Occupied(pair) => pair.into_mut().merge(&n),
-            Entry::Vacant(_) if full => self.0.entry((a, GroupIx::OTHERS)).or_default().merge(&n),
-            Entry::Vacant(pair) => {
-                pair.insert(n);
+        if n == 0 {
+            return;
+        }
+        let full = self.len >= MAX_PAIRS && b != GroupIx::OTHERS;
+        let new = if a.0 < DENSE && b.0 < DENSE {
+            let (row, column) = (a.0 as usize, b.0 as usize);
+            if row >= self.dense.len() {
+                self.dense.resize_with(row + 1, Vec::new);
             }
+            let row = &mut self.dense[row];
+            if column >= row.len() {
+                row.resize(column + 1, 0);
+            }
+            let sum = &mut row[column];
+            let new = *sum == 0;
+            if !(new && full) {
+                sum.merge(&n);
+            }
+            new
+        } else {
+            match self.sparse.entry((a, b)) {
+                Entry::Occupied(pair) => {
+                    pair.into_mut().merge(&n);
+                    false
+                }
+                Entry::Vacant(_) if full => true,
+                Entry::Vacant(pair) => {
+                    pair.insert(n);
+                    true
+                }
+            }
+        };
+        match new {
+            true if full => self.add(a, GroupIx::OTHERS, n),
+            _ => self.len += usize::from(new),
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (GroupIx, GroupIx, u64)> {
-        self.0.iter().map(|(&(a, b), &n)| (a, b, n))
+        let sparse = self.sparse.iter().map(|(&(a, b), &n)| (a, b, n));
+        let dense = (0..).map(GroupIx).zip(&self.dense).flat_map(|(a, row)| {
+            let pairs = (0..).map(GroupIx).zip(row).filter(|(_, n)| **n > 0);
+            pairs.map(move |(b, &n)| (a, b, n))
+        });
+        dense.chain(sparse)
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
@@ -328,9 +371,16 @@ impl Pairs {
     }
 
     pub(super) fn fold(&mut self, gone: &Gone) {
-        let moved = |&(a, b): &(GroupIx, GroupIx)| gone.now(a) != a || gone.now(b) != b;
-        let moving: Vec<_> = self.0.extract_if(|pair, _| moved(pair)).collect();
-        self.add_all(moving.into_iter().map(|((a, b), n)| (gone.now(a), gone.now(b), n)).collect());
+        let moved = |a: GroupIx, b: GroupIx| gone.now(a) != a || gone.now(b) != b;
+        let moving: Vec<_> = self.iter().filter(|&(a, b, _)| moved(a, b)).collect();
+        for &(a, b, _) in &moving {
+            match self.dense.get_mut(a.0 as usize).and_then(|row| row.get_mut(b.0 as usize)) {
+                Some(n) => *n = 0,
+                None => drop(self.sparse.remove(&(a, b))),
+            }
+        }
+        self.len -= moving.len();
+        self.add_all(moving.into_iter().map(|(a, b, n)| (gone.now(a), gone.now(b), n)).collect());
     }
 }
 
@@ -355,7 +405,9 @@ mod tests {
                 pairs.fold(&gone);
             }
         }
-        assert!(groups.list.len() <= MAX_GROUPS && rows.0.len() <= MAX_GROUPS && pairs.0.len() <= MAX_GROUPS + 1);
+        assert!(
+            groups.list.len() <= MAX_GROUPS && rows.0.len() <= MAX_GROUPS && pairs.iter().count() <= MAX_GROUPS + 1
+        );
         assert_eq!(rows.iter().map(|(_, n)| n).sum::<u64>(), u64::from(lives), "nothing is lost by folding");
         assert_eq!(pairs.iter().map(|(_, _, n)| n).sum::<u64>(), u64::from(lives));
         assert!(*rows.at(GroupIx::OTHERS) > u64::from(lives / 2));
@@ -373,6 +425,10 @@ mod tests {
         assert_eq!(groups.join(Key::Task(TaskId(0)), WhoName::NOBODY), first);
     }
 
+    fn of(pairs: &Pairs, a: u32, b: u32) -> u64 {
+        pairs.iter().filter(|&(x, y, _)| (x, y) == (GroupIx(a), GroupIx(b))).map(|(_, _, n)| n).sum()
+    }
+
     #[test]
     fn which_pairs_find_room_is_not_a_matter_of_chance() {
         let mut pairs = Pairs::default();
@@ -380,8 +436,8 @@ mod tests {
         let mut more = Pairs::default();
         (0..100).for_each(|n| more.add(GroupIx(1), GroupIx(3 + n), 50 + u64::from(n)));
         pairs.merge(&more);
-        assert!((90..100).all(|n| pairs.0.contains_key(&(GroupIx(1), GroupIx(3 + n)))), "the largest have names");
-        assert_eq!(pairs.0[&(GroupIx(1), GroupIx::OTHERS)], (50..140).sum::<u64>());
+        assert!((90..100).all(|n| of(&pairs, 1, 3 + n) > 0), "the largest have names");
+        assert_eq!(of(&pairs, 1, 0), (50..140).sum::<u64>());
     }
 
     #[test]
@@ -390,7 +446,7 @@ mod tests {
         for n in 0..MAX_PAIRS as u32 + 10 {
             pairs.add(GroupIx(2), GroupIx(3 + n), 1);
         }
-        assert_eq!(pairs.0.len(), MAX_PAIRS + 1);
-        assert_eq!(pairs.0[&(GroupIx(2), GroupIx::OTHERS)], 10);
+        assert_eq!(pairs.iter().count(), MAX_PAIRS + 1);
+        assert_eq!(of(&pairs, 2, 0), 10);
     }
 }

@@ -71,14 +71,14 @@ pub use wakeups::{WakerGroup, WakeupCounts, WakeupPair, WakeupRow, WakeupsReport
 
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::event::{Batch, Nanos};
-use crate::sink::Sink;
-use crate::source::{Meta, Poll, Source};
+use crate::pipeline::Pipeline;
+use crate::sink::{OnFull, Sink};
+use crate::source::{Meta, Source};
 
 /// Answers a question about the stream.
 ///
@@ -186,7 +186,8 @@ impl<A: Analysis, B: Analysis> Analysis for (A, B) {
     }
 }
 
-/// Reads a source to its end, and gives the answer.
+/// Reads a source to its end, and gives the answer. The source is read on this thread, and the analysis follows on
+/// another.
 ///
 /// ```
 /// use schedtrace_core::analysis::{self, Sched};
@@ -197,16 +198,9 @@ impl<A: Analysis, B: Analysis> Analysis for (A, B) {
 /// assert_eq!(report.run_queue.total.wait.count, 0);
 /// # Ok::<(), schedtrace_core::Error>(())
 /// ```
-pub fn run<A: Analysis>(source: &mut (impl Source + ?Sized), mut analysis: A) -> Result<A::Report> {
-    analysis.begin(source.meta());
-    loop {
-        match source.poll(Instant::now() + Duration::from_millis(100))? {
-            Poll::Batch(batch) => analysis.update(&batch),
-            Poll::Idle => {}
-            Poll::End => break,
-        }
-    }
-    analysis.finish(source.meta());
+pub fn run<A: Analysis + Send>(source: &mut (impl Source + ?Sized), analysis: A) -> Result<A::Report> {
+    let analysis = Shared::new(analysis);
+    Pipeline::new().sink("analysis", OnFull::Block, &mut analysis.clone()).run(source)?.into_result()?;
     Ok(analysis.report())
 }
 

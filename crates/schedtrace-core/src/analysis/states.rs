@@ -355,6 +355,7 @@ impl States {
     }
 
     /// Where a CPU's state is kept; none if there are too many.
+    #[inline]
     fn cpu(&mut self, cpu: Cpu) -> Option<CpuRef> {
         if let Some(cpu) = self.cpus.get(cpu) {
             return Some(cpu);
@@ -366,6 +367,7 @@ impl States {
     }
 
     /// The state of a task; none for idle tasks and those that are too many.
+    #[inline(always)]
     fn thread(&mut self, task: TaskRef) -> Option<&mut Thread> {
         let at = task.slot as usize;
         if task.slot == NO_SLOT {
@@ -382,16 +384,19 @@ impl States {
         Some(thread)
     }
 
+    #[inline(always)]
     fn state(&mut self, task: TaskRef) -> State {
         self.thread(task).map_or(State::Unknown, |thread| thread.state)
     }
 
+    #[inline(always)]
     fn set(&mut self, task: TaskRef, state: State) {
         if let Some(thread) = self.thread(task) {
             thread.state = state;
         }
     }
 
+    #[inline(always)]
     fn begin_wait(&mut self, task: TaskRef, wait: Waiting) {
         if let Some(thread) = self.thread(task) {
             thread.segments.clear();
@@ -429,9 +434,10 @@ impl States {
 
     /// Tells who had the CPU until now, when `prev` leaves it.
     fn vacate(&mut self, cpu: CpuRef, prev: TaskRef, left: Left, out: &mut impl Observer) -> Occupant {
-        let untold = matches!(self.state(prev), State::Unknown);
         let state = self.cpus.at_mut(cpu);
         let fresh = std::mem::replace(&mut state.fresh, false);
+        let untold = fresh && matches!(self.state(prev), State::Unknown);
+        let state = self.cpus.at(cpu);
         let (since, now) = (state.since, self.now);
         let leaving = if prev.id.is_idle() { Occupant::Idle } else { Occupant::Task(prev) };
         let (was, from) = match state.on {
@@ -441,7 +447,7 @@ impl States {
                 (Occupant::Unseen, since)
             }
             // Nothing else was heard of it: it had the CPU all the time, or since it was created.
-            Occupant::Unseen if fresh && (untold || prev.id.is_idle()) => {
+            Occupant::Unseen if untold || fresh && prev.id.is_idle() => {
                 let created = self.tasks.identity(prev).map_or(Nanos::ZERO, |task| task.start);
                 (leaving, since.max(created).min(now))
             }
@@ -476,7 +482,9 @@ impl States {
 
     /// `task` is off the CPU now.
     fn leave(&mut self, cpu: CpuRef, task: TaskRef, left: Left, next: TaskId, out: &mut impl Observer) {
-        self.missed(cpu, task, out);
+        if !matches!(self.state(task), State::Running(on) if on == cpu) {
+            self.missed(cpu, task, out);
+        }
         let now = self.now;
         let held = self.thread(task).and_then(|thread| thread.held.take());
         let wait = |cause, tentative| Waiting { from: now, cause, cpu, since: now, tentative };

@@ -96,6 +96,46 @@ struct Slot {
     left_out: bool,
 }
 
+/// In which slot a task is. The kernel side counts ids from 1, so most are found without a hash.
+#[derive(Debug, Default)]
+struct Index {
+    /// By id; [`NO_SLOT`] where there is none. At most 4 MiB.
+    low: Vec<u32>,
+    rest: HashMap<TaskId, u32>,
+}
+
+impl Index {
+    const LOW: u32 = 1 << 20;
+
+    #[inline]
+    fn get(&self, id: TaskId) -> Option<u32> {
+        match self.low.get(id.0 as usize) {
+            Some(&slot) => (slot != NO_SLOT).then_some(slot),
+            None if id.0 < Self::LOW => None,
+            None => self.rest.get(&id).copied(),
+        }
+    }
+
+    fn insert(&mut self, id: TaskId, slot: u32) {
+        let at = id.0 as usize;
+        if id.0 >= Self::LOW {
+            self.rest.insert(id, slot);
+            return;
+        }
+        if at >= self.low.len() {
+            self.low.resize(at + 1, NO_SLOT);
+        }
+        self.low[at] = slot;
+    }
+
+    fn remove(&mut self, id: TaskId) {
+        match self.low.get_mut(id.0 as usize) {
+            Some(slot) => *slot = NO_SLOT,
+            None => drop(self.rest.remove(&id)),
+        }
+    }
+}
+
 /// One life of one process: process ids are reused.
 #[derive(Debug)]
 struct Process {
@@ -122,7 +162,7 @@ struct Process {
 /// ```
 #[derive(Debug, Default)]
 pub struct Tasks {
-    index: HashMap<TaskId, u32>,
+    index: Index,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// In the order of their ends, which may name a task twice.
@@ -167,7 +207,7 @@ impl Tasks {
     /// The latest identity of a task.
     #[must_use]
     pub fn get(&self, id: TaskId) -> Option<&Task> {
-        self.slots[*self.index.get(&id)? as usize].task.as_ref()
+        self.slots[self.index.get(id)? as usize].task.as_ref()
     }
 
     /// How a report names a task. Unknown ones are named by their id.
@@ -186,16 +226,16 @@ impl Tasks {
     }
 
     /// Where the task's state is kept; makes a place for one that is new.
+    #[inline]
     pub(super) fn find(&mut self, id: TaskId) -> TaskRef {
         if id.is_idle() {
             return TaskRef { id, slot: NO_SLOT };
         }
-        if let Some(&slot) = self.index.get(&id) {
-            return TaskRef { id, slot };
-        }
-        TaskRef { id, slot: self.admit(id) }
+        let slot = self.index.get(id).unwrap_or_else(|| self.admit(id));
+        TaskRef { id, slot }
     }
 
+    #[cold]
     fn admit(&mut self, id: TaskId) -> u32 {
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -281,7 +321,7 @@ impl Tasks {
             let life = slot.process;
             self.leave_process(task.tgid, life);
         }
-        self.index.remove(&id);
+        self.index.remove(id);
         self.free.push(at);
     }
 

@@ -76,6 +76,8 @@ pub struct Cpus {
     /// By number: place in the list, plus one. At most 2 * 65,536 bytes.
     index: Vec<u16>,
     pub(super) list: Vec<CpuState>,
+    /// So many intervals are remembered of each.
+    most: usize,
     /// Everyone who ran at the start has been told: a CPU that was not named was idle, and has been as long as it is
     /// silent.
     pub(super) silence_is_idle: bool,
@@ -118,6 +120,7 @@ impl Cpus {
             past: VecDeque::new(),
             past_from: since,
         });
+        self.most = (INTERVALS / self.list.len()).clamp(MIN_INTERVALS, MAX_INTERVALS);
         Some(cpu)
     }
 
@@ -140,7 +143,7 @@ impl Cpus {
 
     /// Remembers that `who` had the CPU from the end of what is remembered until `until`.
     pub(super) fn push(&mut self, cpu: CpuRef, who: Occupant, until: Nanos, tasks: &Tasks) {
-        let most = (INTERVALS / self.list.len().max(1)).clamp(MIN_INTERVALS, MAX_INTERVALS);
+        let most = self.most;
         self.at_mut(cpu).push(who, until, most, tasks);
     }
 

@@ -119,9 +119,19 @@ impl Decoder {
         Self { nameless, recorder_tgid }
     }
 
-    /// Reads one record: its type first, then the rest.
+    /// Reads one record: its type first, then the rest. Inlined, so that an event goes straight to where it is kept.
+    #[inline(always)]
     pub(super) fn decode(&self, words: &[u64]) -> Decoded {
         let Some(&[kind, flags, ..]) = words.first().map(|word| word.as_bytes()) else { return Decoded::Unreadable };
+        if kind > rec_type::MIGRATE || flags & wire::RAW != 0 {
+            return self.decode_rare(kind, flags, words);
+        }
+        event(kind, words, |id, _| (id != 0).then_some(TaskId(id))).map_or(Decoded::Unreadable, Decoded::Event)
+    }
+
+    /// The same for what a storm does not bring.
+    #[inline(never)]
+    fn decode_rare(&self, kind: u8, flags: u8, words: &[u64]) -> Decoded {
         let decoded = match kind {
             rec_type::TASK => read(words).map(|record| {
                 let (task, given) = self.task(&record);
@@ -198,6 +208,7 @@ impl Decoder {
     }
 }
 
+#[inline(always)]
 fn event(kind: u8, words: &[u64], id: impl Fn(u32, bool) -> Option<TaskId>) -> Option<Event> {
     let (ts, cpu, kind) = match kind {
         rec_type::SWITCH => {
@@ -260,6 +271,72 @@ fn event(kind: u8, words: &[u64], id: impl Fn(u32, bool) -> Option<TaskId>) -> O
     };
     Some(Event { ts: Nanos(ts), cpu: Cpu(cpu), kind })
 }
+
+/// The record that a kernel program would put on a ring for this event; none for what never comes over one.
+#[cfg(feature = "synthetic")]
+pub(super) fn encode(event: &Event) -> Option<[u8; RECORD_BYTES]> {
+    use zerocopy::transmute;
+    let (ts, cpu) = (event.ts.0, event.cpu.0);
+    let life = |r#type, flags, task: TaskId, child, old_tid| {
+        transmute!(wire::Life { r#type, flags, cpu, task: task.0, ts, child, old_tid })
+    };
+    Some(match event.kind {
+        EventKind::Switch(e) => transmute!(wire::Switch {
+            r#type: rec_type::SWITCH,
+            flags: if e.preempted { wire::SWITCH_PREEMPT } else { 0 },
+            cpu,
+            prev: e.prev.0,
+            ts,
+            next: e.next.0,
+            prev_state: e.prev_state.0,
+            prev_prio: e.prev_prio,
+            next_prio: e.next_prio,
+        }),
+        EventKind::Waking(e) => transmute!(wire::Waking {
+            r#type: rec_type::WAKING,
+            flags: (e.context as u8) << wire::WAKING_CONTEXT_SHIFT | if e.on_cpu { wire::WAKING_ON_CPU } else { 0 },
+            cpu,
+            task: e.task.0,
+            ts,
+            current_task: e.current.0,
+            prev_cpu: e.prev_cpu.0,
+            prio: e.prio,
+            pad: 0,
+        }),
+        EventKind::WakeupNew(e) => transmute!(wire::WakeupNew {
+            r#type: rec_type::WAKEUP_NEW,
+            flags: 0,
+            cpu,
+            task: e.task.0,
+            ts,
+            parent: e.parent.0,
+            target_cpu: e.target_cpu.0,
+            prio: e.prio,
+            pad: 0,
+        }),
+        EventKind::Migrate(e) => transmute!(wire::Migrate {
+            r#type: rec_type::MIGRATE,
+            flags: 0,
+            cpu,
+            task: e.task.0,
+            ts,
+            from: e.from.0,
+            to: e.to.0,
+            prio: e.prio,
+            pad: [0; 3],
+        }),
+        EventKind::Fork(e) => life(rec_type::FORK, 0, e.parent, e.child.0, 0),
+        EventKind::Exec(e) => life(rec_type::EXEC, 0, e.task, 0, e.old_tid),
+        EventKind::Exit(e) => life(rec_type::EXIT, if e.group_dead { wire::EXIT_GROUP_DEAD } else { 0 }, e.task, 0, 0),
+        EventKind::Free { task } => life(rec_type::FREE, 0, task, 0, 0),
+        EventKind::Rename { task } => life(rec_type::RENAME, 0, task, 0, 0),
+        EventKind::Snapshot(_) => return None,
+    })
+}
+
+/// What a record of an event takes, without the ring's header.
+#[cfg(feature = "synthetic")]
+pub(super) const RECORD_BYTES: usize = size_of::<wire::Switch>();
 
 /// Per kind, a count.
 pub(super) type PerKind = [u64; Kind::COUNT];
@@ -632,6 +709,46 @@ mod tests {
             ]
         );
         assert_eq!(accounts.iter().map(Account::unaccounted).collect::<Vec<_>>(), [0, 0, -1]);
+    }
+
+    #[cfg(feature = "synthetic")]
+    #[test]
+    fn every_kind_of_event_reads_as_it_was_encoded() {
+        let (a, b, cpu) = (TaskId(7), TaskId::idle(Cpu(300)), Cpu(300));
+        let (prev_prio, next_prio, prio) = (99, 255, 120);
+        let mut kinds: Vec<EventKind> = [false, true]
+            .map(|preempted| {
+                EventKind::Switch(Switch {
+                    prev: a,
+                    next: b,
+                    prev_state: TaskState::DEAD,
+                    preempted,
+                    prev_prio,
+                    next_prio,
+                })
+            })
+            .into();
+        for context in [Context::Task, Context::Softirq, Context::Hardirq, Context::Nmi] {
+            let waking = |on_cpu| Waking { task: a, current: b, context, prev_cpu: cpu, on_cpu, prio };
+            kinds.extend([false, true].map(|on_cpu| EventKind::Waking(waking(on_cpu))));
+        }
+        kinds.extend([
+            EventKind::WakeupNew(WakeupNew { task: a, parent: b, target_cpu: cpu, prio }),
+            EventKind::Migrate(Migrate { task: a, from: Cpu(2), to: cpu, prio }),
+            EventKind::Fork(Fork { parent: a, child: b }),
+            EventKind::Exec(Exec { task: a, old_tid: 12 }),
+            EventKind::Exit(Exit { task: a, group_dead: true }),
+            EventKind::Free { task: a },
+            EventKind::Rename { task: a },
+        ]);
+        for kind in kinds {
+            let event = Event { ts: Nanos(123), cpu, kind };
+            let record = encode(&event).unwrap();
+            let words: Vec<u64> = record.chunks(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect();
+            assert_eq!(decoder().decode(&words), Decoded::Event(event));
+        }
+        let snapshot = EventKind::Snapshot(Snapshot { task: a, running: true });
+        assert_eq!(encode(&Event { ts: Nanos(1), cpu, kind: snapshot }), None);
     }
 
     proptest! {

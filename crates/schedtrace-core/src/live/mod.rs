@@ -29,8 +29,12 @@ mod ring;
 mod running;
 mod shard;
 mod shards;
+#[cfg(feature = "synthetic")]
+mod synthetic;
 
 pub use builder::{Attached, CollectorBuilder, Loaded};
 pub use capabilities::{Aspect, Capabilities, Check, State};
 pub use running::{Collector, Stopper};
 pub use shards::ShardPolicy;
+#[cfg(feature = "synthetic")]
+pub use synthetic::SyntheticRings;

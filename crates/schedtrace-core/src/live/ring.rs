@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 const BUSY: u32 = 1 << 31;
 const DISCARD: u32 = 1 << 30;
-const HEADER: u64 = 8;
+pub(super) const HEADER: u64 = 8;
 /// No record is longer: the longest is the loss record.
 pub(super) const MAX_WORDS: usize = 20;
 /// Space is given back to the kernel after this many bytes, not after each record.

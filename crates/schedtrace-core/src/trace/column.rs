@@ -26,8 +26,6 @@ pub(super) trait Column {
     type View<'a>;
     const TYPE: DataType;
     const NULLABLE: bool = false;
-    /// A time: it grows from row to row, and no two are alike.
-    const TIME: bool = false;
     fn push(builder: &mut Self::Builder, value: Self::Value<'_>);
     fn array(builder: &mut Self::Builder) -> ArrayRef;
     fn view(array: &ArrayRef) -> Option<Self::View<'_>>;
@@ -35,14 +33,13 @@ pub(super) trait Column {
 }
 
 macro_rules! number {
-    ($column:ident, $array:ident, $type:ident, $value:ty, $to:expr, $from:expr $(, $time:literal)?) => {
+    ($column:ident, $array:ident, $type:ident, $value:ty, $to:expr, $from:expr) => {
         pub(super) struct $column;
         impl Column for $column {
             type Value<'a> = $value;
             type Builder = Vec<<arrow::datatypes::$type as arrow::array::ArrowPrimitiveType>::Native>;
             type View<'a> = &'a $array;
             const TYPE: DataType = <arrow::datatypes::$type as arrow::array::ArrowPrimitiveType>::DATA_TYPE;
-            $(const TIME: bool = $time;)?
             #[inline]
             fn push(builder: &mut Self::Builder, value: $value) {
                 builder.push($to(value));
@@ -64,18 +61,10 @@ macro_rules! number {
 number!(U8, UInt8Array, UInt8Type, u8, |v| v, Ok);
 number!(U16, UInt16Array, UInt16Type, u16, |v| v, Ok);
 number!(U32, UInt32Array, UInt32Type, u32, |v| v, Ok);
-number!(
-    Time,
-    Int64Array,
-    Int64Type,
-    Nanos,
-    stored,
-    |v: i64| match v {
-        i64::MAX => Ok(Nanos::MAX),
-        v => u64::try_from(v).map(Nanos).map_err(|_| "is a time before the start of the clock"),
-    },
-    true
-);
+number!(Time, Int64Array, Int64Type, Nanos, stored, |v: i64| match v {
+    i64::MAX => Ok(Nanos::MAX),
+    v => u64::try_from(v).map(Nanos).map_err(|_| "is a time before the start of the clock"),
+});
 number!(Count, Int64Array, Int64Type, u64, |v| i64::try_from(v).unwrap_or(i64::MAX), |v: i64| u64::try_from(v)
     .map_err(|_| "is a negative count"));
 // An identifier, not a quantity: all 64 bits count, whatever the sign.

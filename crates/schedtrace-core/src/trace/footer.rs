@@ -305,8 +305,8 @@ pub(super) fn check_metadata(metadata: &ParquetMetaData, file_bytes: u64) -> Res
     }
     for column in metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
         range(column, file_bytes)?;
-        if !matches!(column.compression(), Compression::GZIP(_) | Compression::UNCOMPRESSED) {
-            return Err(format!("is compressed with {}, not with gzip", column.compression()));
+        if !matches!(column.compression(), Compression::SNAPPY | Compression::GZIP(_) | Compression::UNCOMPRESSED) {
+            return Err(format!("is compressed with {}: use snappy or gzip", column.compression()));
         }
     }
     Ok(())

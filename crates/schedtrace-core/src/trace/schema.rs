@@ -38,7 +38,6 @@ macro_rules! table {
                     name: stringify!($name),
                     data_type: <$type>::TYPE,
                     nullable: <$type>::NULLABLE,
-                    time: <$type>::TIME,
                 }),*]
             }
         }
@@ -167,7 +166,6 @@ struct ColumnInfo {
     name: &'static str,
     data_type: DataType,
     nullable: bool,
-    time: bool,
 }
 
 /// A table of a trace.
@@ -247,11 +245,6 @@ impl Table {
             })
         });
         Arc::clone(&SCHEMAS[self.index()])
-    }
-
-    /// The columns that hold times: nearly all values differ, and they grow with the rows.
-    pub(super) fn time_columns(self) -> impl Iterator<Item = &'static str> {
-        self.columns().into_iter().filter(|column| column.time).map(|column| column.name)
     }
 
     fn columns(self) -> Vec<ColumnInfo> {

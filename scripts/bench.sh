@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Measures what recording and reading cost, here and beside other tracers, and writes docs/performance.md: as root, in about
+# 25 minutes. bench.sh [PART [ROUNDS [WORKLOAD...]]]: one part alone is stages (simulated machines, by criterion), programs
+# (the BPF side), compare (other tracers), figures (schedtrace alone) or page (from what was measured last).
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+source "$(dirname "$0")/env.sh"
+
+part=${1:-all}
+rounds=${2:-5}
+workloads=("${@:3}")
+results="$cache/bench"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$results"
+
+bench() {
+    cargo bench --quiet --locked -p schedtrace-core --features csv,perfetto,synthetic --bench "$@"
+}
+
+is_wanted() {
+    [ "$part" = all ] || [ "$part" = "$1" ]
+}
+
+[[ $part =~ ^(all|stages|programs|compare|figures|page)$ ]] || die "bench.sh has no part called $part: stages, programs, compare, figures or page"
+is_root || [[ $part =~ ^(stages|page)$ ]] || die "recording needs root: run it as root, then try again"
+scripts/setup.sh util-linux python3
+if is_wanted stages; then
+    # Of an earlier run, nothing that has no bench any more.
+    rm -rf "$CARGO_TARGET_DIR/criterion"
+    taskset -c "$(($(nproc) - 1))" cargo bench --quiet --locked -p schedtrace-core --features csv,perfetto,synthetic --no-run
+    taskset -c "$(($(nproc) - 1))" bash -c "$(declare -f bench); bench stages"
+fi
+if is_wanted programs; then
+    scripts/setup.sh clang-19 linux-perf
+    clang-19 -O2 -g -target bpf -c scripts/bench/empty.bpf.c -o "$work/empty.bpf.o"
+    bench programs -- "$work/empty.bpf.o" "$rounds" | tee "$work/programs.jsonl"
+    mv "$work/programs.jsonl" "$results/"
+fi
+if is_wanted compare || is_wanted figures; then
+    scripts/setup.sh linux-perf bpftrace libbpf-tools rt-tests stress-ng
+    cargo build --release --locked --quiet -p schedtrace
+    program="$CARGO_TARGET_DIR/release/schedtrace"
+    ! is_wanted compare || TMPDIR=$work python3 scripts/bench/run.py "$program" "$results" compare "$rounds" "${workloads[@]}"
+    ! is_wanted figures || TMPDIR=$work python3 scripts/bench/run.py "$program" "$results" figures
+fi
+if is_wanted page; then
+    python3 scripts/bench/page.py "$results" "$CARGO_TARGET_DIR/criterion" >"$work/page"
+    cp "$work/page" docs/performance.md
+    echo "docs/performance.md is written"
+fi

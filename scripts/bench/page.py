@@ -1,0 +1,186 @@
+"""Makes docs/performance.md of what was measured, on standard output: page.py RESULTS CRITERION"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+results, criterion = map(Path, sys.argv[1:])
+here = Path(__file__).parent
+tools = json.loads((results / "compare.json").read_text())
+own = json.loads((results / "figures.json").read_text())
+programs = [json.loads(line) for line in (results / "programs.jsonl").read_text().splitlines()]
+MIB = 1 << 20
+
+
+def spread(values, form):
+    """The median, and the middle half in brackets."""
+    values = list(values)
+    middle = form(statistics.median(values))
+    if len(values) < 4:
+        return middle
+    low, _, high = statistics.quantiles(values, n=4)
+    return f"{middle} [{form(low)}, {form(high)}]"
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def per_event(row, key, lost_too=False):
+    return row[key] / max(row["events"], 1)
+
+
+def stages():
+    """Events per second of each bench of criterion, by group and name."""
+    found = {}
+    for file in sorted(criterion.glob("*/**/new/benchmark.json")):
+        bench, estimates = json.loads(file.read_text()), json.loads((file.parent / "estimates.json").read_text())
+        events, median = bench["throughput"]["Elements"], estimates["median"]
+        rate = lambda ns: events / ns * 1e3
+        span = median["confidence_interval"]
+        found.setdefault(bench["group_id"], {})[bench["function_id"]] = (
+            rate(median["point_estimate"]), rate(span["upper_bound"]), rate(span["lower_bound"]))
+    return found
+
+
+def compared():
+    for workload in tools["workloads"].values():
+        base = workload["runs"]["none"]
+        rows = []
+        for tool in tools["tools"]:
+            runs = workload["runs"][tool["name"]]
+            row = [tool["name"], spread((run["took"] / none["took"] for run, none in zip(runs, base)), "{:.2f}x".format),
+                   spread((run["took"] for run in runs), "{:.2f}".format)]
+            events = statistics.median(run["events"] for run in runs)
+            if tool["name"] == "none":
+                row += [""] * 5
+            else:
+                much = events > 20_000
+                cpu = spread((run["cpu"] / max(run["events"], 1) * 1e6 for run in runs), "{:.2f}".format)
+                row += [f"{events:,.0f}", f"{statistics.median(run['lost'] for run in runs):,.0f}" if tool["keeps"] else "",
+                        spread((per_event(run, "bytes") for run in runs), "{:.1f}".format) if tool["keeps"] and much else "",
+                        cpu if much else f"{statistics.median(run['cpu'] for run in runs):.2f} s in all",
+                        f"{statistics.median(run['peak'] for run in runs) / MIB:.0f}"]
+            rows.append(row)
+        head = ["tracer", "time against none", "seconds", "events", "lost", "bytes per event on disk", "CPU s per M events", "peak MiB"]
+        yield f"### {workload['title'][0].upper() + workload['title'][1:]}\n\n{table(head, rows)}\n"
+
+
+def figures(rates):
+    def row(what, measured, reach, met, command):
+        return [what, measured, reach, "yes" if met else "**no**", f"`{command}`"]
+
+    mean = lambda of: statistics.median(map(of, programs))
+    switch = mean(lambda row: row["switch"] - row["empty_switch"])
+    waking = mean(lambda row: row["waking"] - row["empty_waking"])
+    kept = {name: statistics.median(per_event(run, "bytes") for run in workload["runs"]["schedtrace"])
+            for name, workload in tools["workloads"].items() if name != "idle"}
+    pipe = tools["workloads"]["pipe"]["runs"]
+    pipes = [run["took"] / none["took"] for run, none in zip(pipe["schedtrace"], pipe["none"])]
+    highest, idle, starved = own["highest"], own["idle"], own["starved"]
+    cpu = highest["cpu_to_end"] / highest["events"] * 1e9
+    write, latency = rates["decode, merge and write"], rates["decode, merge and run-queue latency"]
+    task = [row for row in own["report"] if row["by"] == "task"]
+    took = statistics.median(row["took"] for row in task)
+    idles = idle["cpu"] / idle["seconds"]
+    rate = lambda row: row["events"] / row["seconds"]
+    form = lambda x: f"{x[0]:.1f} M/s [{x[1]:.1f}, {x[2]:.1f}]"
+    bench, compare, alone = "scripts/bench.sh stages", "scripts/bench.sh compare", "scripts/bench.sh figures"
+    rows = [
+        row("ring bytes per switch, per waking, header included", 32, 32, True, "cargo test -p schedtrace-bpf 32_bytes"),
+        row("BPF time per run at a switch, above an empty program",
+            f"{spread((r['switch'] - r['empty_switch'] for r in programs), '{:.0f}'.format)} ns; at a waking {waking:.0f} ns", "100 ns",
+            switch <= 100, "scripts/bench.sh programs"),
+        row("disk bytes per event, everything mixed", f"{min(kept.values()):.1f} to {max(kept.values()):.1f} by workload", "8, aiming at 5",
+            max(kept.values()) <= 8, compare),
+        row("`perf bench sched pipe` on one CPU, the recorder on the other, against none", spread(pipes, "{:.2f}x".format),
+            "1.20x, aiming at 1.13x", statistics.median(pipes) <= 1.20, compare + " 5 pipe"),
+        row("CPU time of the recorder per event, in user space and in the kernel, Parquet included", f"{cpu:.0f} ns",
+            "200 ns, aiming at 100", cpu <= 200, alone),
+        row("synthetic -> decode -> merge -> trace writer, one core", form(write), "5 M/s", write[0] >= 5, bench),
+        row("synthetic -> decode -> merge -> run-queue latency, one core", form(latency), "15 M/s", latency[0] >= 15, bench),
+        row(f"open a trace of {task[0]['events'] / 1e6:.1f} M events and print the full report, 2 cores",
+            spread((r["took"] for r in task), "{:.2f} s".format), "2 s", took <= 2, alone),
+        row("memory of `record` beyond its rings, at the highest rate", f"{highest['beyond_rings'] / MIB:.0f} MiB", "100 MiB, aiming at 48",
+            highest["beyond_rings"] <= 100 * MIB, alone),
+        row("CPU time of `record` on an idle machine", f"{idles:.2%} of a core", "0.5%", idles <= 0.005, alone),
+        row(f"lost at the highest rate ({rate(highest):,.0f} events/s, both CPUs saturated), rings of 16 MiB in all",
+            f"{highest['lost']:,}", 0, highest["lost"] == 0, alone),
+        row("the same, the load at nice -10", f"{starved['lost']:,} of {starved['events'] + starved['lost']:,}", 0, starved["lost"] == 0, alone),
+    ]
+    return table(["what", "measured", "to reach", "met", "command"], rows)
+
+
+def curve():
+    rows = []
+    for row in own["curve"]:
+        events = row["events"]
+        rows.append([f"`{row['load']}`", f"{events / row['seconds']:,.0f}", f"{row['lost']:,}", f"{row['cpu'] / row['seconds']:.1%}",
+                     f"{row['cpu_to_end'] / events * 1e9:.0f}", f"{row['bytes'] / events:.1f}", f"{row['beyond_rings'] / MIB:.0f}"])
+    return table(["load", "events/s", "lost", "recorder, of one CPU", "CPU ns per event, to the end", "bytes per event",
+                  "MiB beyond the rings"], rows)
+
+
+def machines(rates):
+    shapes = {}
+    for name, (rate, low, high) in rates.items():
+        shape, _, stage = name.partition(": ")
+        shapes.setdefault(shape, {})[stage] = f"{rate:.1f} [{low:.1f}, {high:.1f}]"
+    names = list(next(iter(shapes.values())))
+    order = sorted(shapes.items(), key=lambda shape: int(shape[0].split()[0]))
+    return table(["simulated machine", *(f"{name}, M/s" for name in names)],
+                 [[shape, *(stages.get(name, "") for name in names)] for shape, stages in order])
+
+
+rates = stages()
+machine, kind = tools["machine"], "virtual machine" if tools["machine"]["virtual"] else "machine"
+noise = [run["noise"] for run in (tools, own)]
+stolen = sum(part["stolen"] for part in noise) / (sum(part["seconds"] for part in noise) * machine["cpus"])
+took = [run["took"] for run in tools["workloads"]["pipe"]["runs"]["none"]]
+flags = "\n".join(f"- {tool['name']}: {tool['flags']}" for tool in tools["tools"] if tool["flags"])
+
+print(f"""# Performance
+
+What recording and reading cost, measured, beside what other tracers cost. `make bench` measures all of it again and writes
+this page; `scripts/bench.sh` with the name of a part measures that part.
+
+**The machine**: a {kind} with {machine['cpus']} CPUs ({machine['model']}), Linux {machine['kernel']}. {machine['perf']}, {machine['bpftrace']},
+{machine['runqlat']}.
+
+**The noise**: while this was measured, the hypervisor gave {stolen:.1%} of the CPU time to others. Without any tracer, `perf bench
+sched pipe` took {spread(took, '{:.2f}'.format)} s. So tracers alternate, each is compared with the untraced run of its own round, and figures are
+medians with the middle half of the runs in brackets; absolute times say little about another machine.
+
+## The figures
+
+{figures(rates['stages'])}
+
+## Beside other tracers
+
+Each round ran each workload under each tracer in turn, {tools['rounds']} rounds. CPU time is that of the tracer's own threads, from when it records
+until it has ended, with what the kernel did for them, and not what it took of the traced tasks' time, which is the ratio. Events of different tools are
+not the same: schedtrace's include migrations and lifecycles.
+
+{flags}
+
+""" + "\n".join(compared()) + f"""
+## Each stage on one core
+
+Events of a simulated machine with 16 CPUs and 500 tasks, a million at a time, pinned to one core: what has threads of its own, like the
+writer, shares that core with them. In brackets the confidence interval of the median (95 %, by criterion).
+
+{table(["stage", "M events/s"], [[name, f"{rate:.1f} [{low:.1f}, {high:.1f}]"] for name, (rate, low, high) in rates['stages'].items()])}
+
+## By CPUs and shards
+
+The same, by the size of the simulated machine: its CPUs share rings by eights, as `--shards auto` has them.
+
+{machines(rates['machines'])}
+
+{(here / 'steps.md').read_text().split('<!-- curve -->')[0].strip()}
+
+{curve()}
+
+{(here / 'steps.md').read_text().split('<!-- curve -->')[1].strip()}""")

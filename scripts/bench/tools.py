@@ -1,0 +1,218 @@
+"""Tracers, each run with its best documented flags: how it is started, and what it saw when it has ended."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+TRACER_CPU, WORK_CPU = 0, 1
+EVENTS = ("sched:sched_switch", "sched:sched_waking")
+TRACING = Path("/sys/kernel/tracing")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid):
+    """What a process and those of its children that have ended took so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / TICKS
+
+
+def memory(pid):
+    """Bytes resident in the rings that a process maps, and in all else of it."""
+    rings = other = 0
+    is_ring = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            is_ring = "bpf-map" in line or "ringbuf" in line
+        elif line.startswith("Rss:"):
+            kib = int(line.split()[1])
+            rings, other = (rings + kib, other) if is_ring else (rings, other + kib)
+    return rings << 10, other << 10
+
+
+class Tool:
+    """A tracer. `name` and `flags` stand in the table."""
+
+    name = flags = ""
+    #: Whether it keeps every event, so that bytes and CPU time per event mean something.
+    keeps = True
+
+    def __init__(self, program, pinned):
+        self.program, self.pinned = program, pinned
+        self.process, self.before, self.cpu, self.peak = None, 0.0, 0.0, 0
+
+    def start(self, folder):
+        """Starts it; returns once it records."""
+
+    def stop(self):
+        """Ends it, and waits until what it saw is on the disk."""
+        # Not through Popen, which would take the exit status, and with it what the process used, from wait4.
+        os.kill(self.process.pid, signal.SIGINT)
+        self.said = self.process.stderr.read()
+        _, _, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = 0
+        # Loading, attaching and the like are no cost of an event.
+        self.cpu = usage.ru_utime + usage.ru_stime - self.before
+        self.peak = usage.ru_maxrss << 10
+
+    def seen(self):
+        """How many events it has, how many it knows it lost, and how many bytes on the disk."""
+        return 0, 0, 0
+
+    def spawn(self, *command, **how):
+        pin = ["taskset", "-c", str(TRACER_CPU)] if self.pinned else []
+        self.process = subprocess.Popen(
+            [*pin, *map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            text=True, start_new_session=True, **how)
+
+    def until(self, ready):
+        """Waits for the tracer to record."""
+        end = time.monotonic() + 60
+        while not ready():
+            assert self.process.poll() is None, f"{self.name} ended: {self.process.stderr.read()}"
+            assert time.monotonic() < end, f"{self.name} does not begin"
+            time.sleep(0.01)
+        self.before = cpu_seconds(self.process.pid)
+
+
+class Nothing(Tool):
+    name = "none"
+
+    def stop(self):
+        pass
+
+
+class Schedtrace(Tool):
+    name = "schedtrace"
+    flags = "`schedtrace record -o DIR`: every switch, waking, migration and lifecycle"
+    options = ()
+
+    def start(self, folder):
+        self.trace = folder / "run.schedtrace"
+        self.spawn(self.program, "record", "--user", "root", "-o", self.trace, *self.options)
+        self.until(lambda: (self.trace / "commit.json").exists())
+
+    def info(self):
+        said = subprocess.run([self.program, "info", "--json", self.trace], stdout=subprocess.PIPE, check=True)
+        return json.loads(said.stdout)
+
+    def seen(self):
+        info = self.info()
+        lost = sum(row["count"] for row in info["completeness"]["lost"] if row["place"] != "late")
+        return info["completeness"]["events"], lost, info["bytes"]
+
+
+class Perf(Tool):
+    name = "perf sched record"
+    flags = (
+        "`perf record -a -R -c 1 -m 16M -e sched:sched_switch -e sched:sched_waking`: what `perf sched record` runs, with"
+        " only these two events and a larger buffer"
+    )
+
+    def start(self, folder):
+        self.file = folder / "perf.data"
+        events = [word for event in EVENTS for word in ("-e", event)]
+        ctl, ack = folder / "ctl", folder / "ack"
+        for fifo in (ctl, ack):
+            os.mkfifo(fifo)
+        self.spawn("perf", "record", "-a", "-R", "-c", "1", "-m", "16M", *events, "--delay=-1",
+                   f"--control=fifo:{ctl},{ack}", "-o", self.file)
+        with open(ctl, "w") as told, open(ack) as done:
+            told.write("enable\n")
+            told.flush()
+            done.read(4)
+        self.before = cpu_seconds(self.process.pid)
+
+    def seen(self):
+        stats = subprocess.run(["perf", "report", "-i", self.file, "--stats"], stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True).stdout
+        total = stats.partition("sched:")[0]
+        count = lambda what: sum(int(n) for n in re.findall(rf"^\s*{what} events:\s+(\d+)", total, re.M))
+        # A LOST event stands for a chunk of which only its own record tells the size.
+        return count("SAMPLE"), count("LOST_SAMPLES") + count("LOST"), self.file.stat().st_size
+
+
+class Ftrace(Tool):
+    name = "ftrace"
+    flags = "`sched_switch` and `sched_waking` of a tracefs instance, 16 MiB a CPU, `trace_pipe_raw` of each CPU read into a file"
+
+    def start(self, folder):
+        self.instance = TRACING / "instances" / f"bench-{os.getpid()}"
+        self.instance.mkdir()
+        (self.instance / "buffer_size_kb").write_text(str(16 << 10))
+        self.files = [folder / f"cpu{cpu}.raw" for cpu in range(os.cpu_count())]
+        copies = [f"cat {self.instance}/per_cpu/cpu{cpu}/trace_pipe_raw >{file} & p=\"$p $!\";" for cpu, file in enumerate(self.files)]
+        self.spawn("sh", "-c", f"{' '.join(copies)} trap 'kill $p' INT; wait; wait")
+        time.sleep(0.2)
+        for event in EVENTS:
+            (self.instance / "events" / event.replace(":", "/") / "enable").write_text("1")
+        self.before = cpu_seconds(self.process.pid)
+
+    def stop(self):
+        (self.instance / "tracing_on").write_text("0")
+        time.sleep(0.3)
+        super().stop()
+        self.entries = self.lost = 0
+        for cpu in range(os.cpu_count()):
+            stats = (self.instance / "per_cpu" / f"cpu{cpu}" / "stats").read_text()
+            number = lambda what: int(re.search(rf"^{what}: (\d+)", stats, re.M)[1])
+            self.entries += number("entries") + number("read events")
+            self.lost += number("overrun") + number("dropped events")
+        self.instance.rmdir()
+
+    def seen(self):
+        return self.entries, self.lost, sum(file.stat().st_size for file in self.files)
+
+
+class BpftraceWrites(Tool):
+    name = "bpftrace, writing"
+    flags = "`BPFTRACE_PERF_RB_PAGES=4096 bpftrace -o FILE`: prints each switch and each waking on a line"
+    body = (
+        'tracepoint:sched:sched_switch{printf("%llu %d %d %d\\n",nsecs,cpu,args->prev_pid,args->next_pid)} '
+        'tracepoint:sched:sched_waking{printf("%llu %d %d\\n",nsecs,cpu,args->pid)}'
+    )
+
+    def start(self, folder):
+        self.file = folder / "bpftrace.out"
+        script = 'BEGIN{printf("begun\\n")} ' + self.body
+        self.spawn("bpftrace", "-o", self.file, "-e", script, env={**os.environ, "BPFTRACE_PERF_RB_PAGES": "4096"})
+        self.until(lambda: self.file.exists() and b"begun" in self.file.read_bytes()[:200])
+
+    def seen(self):
+        text = self.file.read_text(errors="replace")
+        lost = sum(int(n) for n in re.findall(r"Lost (\d+) events", text + self.said))
+        return sum(line[:1].isdigit() for line in text.splitlines()), lost, self.file.stat().st_size
+
+
+class BpftraceCounts(BpftraceWrites):
+    name = "bpftrace, counting"
+    flags = "`@s=count()` at each switch, `@w=count()` at each waking"
+    keeps = False
+    body = "tracepoint:sched:sched_switch{@s=count()} tracepoint:sched:sched_waking{@w=count()}"
+
+    def seen(self):
+        return sum(int(n) for n in re.findall(r"@[sw]: (\d+)", self.file.read_text())), 0, 0
+
+
+class Runqlat(Tool):
+    name = "libbpf-tools runqlat"
+    flags = "`runqlat`: a histogram of run-queue latency in the kernel; its events are waits"
+    keeps = False
+
+    def start(self, folder):
+        self.file = folder / "runqlat.out"
+        pin = ["taskset", "-c", str(TRACER_CPU)] if self.pinned else []
+        self.process = subprocess.Popen([*pin, "runqlat"], stdin=subprocess.DEVNULL, stdout=self.file.open("w"),
+                                        stderr=subprocess.PIPE, text=True, start_new_session=True)
+        # It says that it has begun into a buffer.
+        time.sleep(1.5)
+        self.before = cpu_seconds(self.process.pid)
+
+    def seen(self):
+        return sum(int(n) for n in re.findall(r"->\s+\d+\s*:\s*(\d+)", self.file.read_text())), 0, 0
+
+
+TOOLS = [Nothing, Schedtrace, Perf, Ftrace, BpftraceWrites, BpftraceCounts, Runqlat]
