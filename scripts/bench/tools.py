@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -137,21 +138,37 @@ class Perf(Tool):
 
 class Ftrace(Tool):
     name = "ftrace"
-    flags = "`sched_switch` and `sched_waking` of a tracefs instance, 16 MiB a CPU, `trace_pipe_raw` of each CPU read into a file"
+    flags = (
+        "`sched_switch` and `sched_waking` of a tracefs instance, 16 MiB a CPU, `trace_pipe_raw` of each CPU spliced into a"
+        " file, as `trace-cmd record` does"
+    )
+    #: Copies pages from a file to another until there are no more, each pair on a thread.
+    copy = """
+import os, sys, threading
+def copy(source, target):
+    reading, writing = os.pipe()
+    source, target = os.open(source, os.O_RDONLY), os.open(target, os.O_WRONLY | os.O_CREAT)
+    while count := os.splice(source, writing, 1 << 16):
+        while count:
+            count -= os.splice(reading, target, count)
+for pair in zip(sys.argv[1::2], sys.argv[2::2]):
+    threading.Thread(target=copy, args=pair).start()
+"""
 
     def start(self, folder):
         self.instance = TRACING / "instances" / f"bench-{os.getpid()}"
         self.instance.mkdir()
         (self.instance / "buffer_size_kb").write_text(str(16 << 10))
         self.files = [folder / f"cpu{cpu}.raw" for cpu in range(os.cpu_count())]
-        copies = [f"cat {self.instance}/per_cpu/cpu{cpu}/trace_pipe_raw >{file} & p=\"$p $!\";" for cpu, file in enumerate(self.files)]
-        self.spawn("sh", "-c", f"{' '.join(copies)} trap 'kill $p' INT; wait; wait")
-        time.sleep(0.2)
+        pairs = [(f"{self.instance}/per_cpu/cpu{cpu}/trace_pipe_raw", file) for cpu, file in enumerate(self.files)]
+        self.spawn(sys.executable, "-c", self.copy, *(path for pair in pairs for path in pair))
+        time.sleep(0.3)
         for event in EVENTS:
             (self.instance / "events" / event.replace(":", "/") / "enable").write_text("1")
         self.before = cpu_seconds(self.process.pid)
 
     def stop(self):
+        # Whoever reads comes to an end then.
         (self.instance / "tracing_on").write_text("0")
         time.sleep(0.3)
         super().stop()
@@ -177,9 +194,10 @@ class BpftraceWrites(Tool):
 
     def start(self, folder):
         self.file = folder / "bpftrace.out"
-        script = 'BEGIN{printf("begun\\n")} ' + self.body
-        self.spawn("bpftrace", "-o", self.file, "-e", script, env={**os.environ, "BPFTRACE_PERF_RB_PAGES": "4096"})
-        self.until(lambda: self.file.exists() and b"begun" in self.file.read_bytes()[:200])
+        self.spawn("bpftrace", "-o", self.file, "-e", self.body, env={**os.environ, "BPFTRACE_PERF_RB_PAGES": "4096"})
+        # It says that it has begun into a buffer.
+        time.sleep(2)
+        self.before = cpu_seconds(self.process.pid)
 
     def seen(self):
         text = self.file.read_text(errors="replace")
@@ -207,8 +225,7 @@ class Runqlat(Tool):
         pin = ["taskset", "-c", str(TRACER_CPU)] if self.pinned else []
         self.process = subprocess.Popen([*pin, "runqlat"], stdin=subprocess.DEVNULL, stdout=self.file.open("w"),
                                         stderr=subprocess.PIPE, text=True, start_new_session=True)
-        # It says that it has begun into a buffer.
-        time.sleep(1.5)
+        time.sleep(2)
         self.before = cpu_seconds(self.process.pid)
 
     def seen(self):

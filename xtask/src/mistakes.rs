@@ -24,7 +24,9 @@ struct Mistake {
 
 /// Tries the mistakes whose file names contain `only`. With `check`, sees only that every patch still applies.
 pub(crate) fn run(check: bool, only: Option<&str>) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    // Not as it was when this was built: several checkouts may share one build.
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").context("run it by cargo: `cargo run -p xtask -- mistakes`")?;
+    let root = Path::new(&xtask).join("..").canonicalize()?;
     let mistakes = read(&root.join("xtask/mistakes"), only.unwrap_or_default())?;
     ensure!(!mistakes.is_empty(), "no mistake is called so: see xtask/mistakes");
     if check {

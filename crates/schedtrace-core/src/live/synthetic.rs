@@ -62,6 +62,13 @@ struct SyntheticRing {
 impl SyntheticRings {
     /// Lets the machine do all it is to do, and writes that on its rings. They take 32 bytes an event.
     ///
+    /// ```
+    /// # use schedtrace_core::{Source, live::SyntheticRings, synthetic::SyntheticHost};
+    /// let rings = SyntheticRings::new(SyntheticHost::new().cpus(16).llcs(2).events(1_000))?;
+    /// assert_eq!(rings.meta().rings.len(), 2);
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Io`] if there is not so much memory.
     pub fn new(host: SyntheticHost) -> Result<Self> {
@@ -95,12 +102,28 @@ impl SyntheticRings {
     }
 
     /// How many events there are.
+    ///
+    /// ```
+    /// # use schedtrace_core::{live::SyntheticRings, synthetic::SyntheticHost};
+    /// assert!(SyntheticRings::new(SyntheticHost::new().events(1_000))?.events() >= 1_000);
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
     #[must_use]
     pub fn events(&self) -> u64 {
         self.rings.iter().map(|ring| ring.records).sum()
     }
 
     /// Back to the beginning.
+    ///
+    /// ```
+    /// # use schedtrace_core::{Poll, Source, live::SyntheticRings, synthetic::SyntheticHost};
+    /// let mut rings = SyntheticRings::new(SyntheticHost::new().events(1_000))?;
+    /// let now = std::time::Instant::now();
+    /// while let Poll::Batch(_) = rings.poll(now)? {}
+    /// rings.rewind()?;
+    /// assert!(matches!(rings.poll(now)?, Poll::Batch(_)));
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Io`] if the rings cannot be mapped again.
