@@ -69,7 +69,8 @@ def once(make, workload, pinned):
         took = workload()
         tool.stop()
         events, lost, size = tool.seen()
-        return {"took": took, "events": events, "lost": lost, "bytes": size, "cpu": tool.cpu, "peak": tool.peak}
+        return {"took": took, "events": events, "lost": lost, "bytes": size,
+                "cpu": tool.user + tool.system, "peak": tool.peak}
 
 
 def compare(rounds, wanted):
@@ -110,16 +111,16 @@ def recorded(load, seconds, options=(), pinned=False):
         tool.options = options
         tool.start(Path(scratch))
         with Load(*load):
-            begun, before, most = time.monotonic(), cpu_seconds(tool.process.pid), 0
+            begun, before, most = time.monotonic(), sum(cpu_seconds(tool.process.pid)), 0
             while time.monotonic() - begun < seconds:
                 time.sleep(0.25)
                 most = max(most, memory(tool.process.pid)[1])
             took, rings = time.monotonic() - begun, memory(tool.process.pid)[0]
-            cpu = cpu_seconds(tool.process.pid) - before
+            cpu = sum(cpu_seconds(tool.process.pid)) - before
         tool.stop()
         events, lost, size = tool.seen()
-        row = {"seconds": took, "events": events, "lost": lost, "bytes": size, "cpu": cpu, "cpu_to_end": tool.cpu,
-               "beyond_rings": most, "rings": rings}
+        row = {"seconds": took, "events": events, "lost": lost, "bytes": size, "cpu": cpu, "user_to_end": tool.user,
+               "cpu_to_end": tool.user + tool.system, "beyond_rings": most, "rings": rings}
         print(f"{' '.join(load[0]) if load else 'idle'}: {row}", file=sys.stderr)
         return row
 

@@ -16,9 +16,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid):
-    """What a process and those of its children that have ended took so far."""
+    """What a process and those of its children that have ended took so far: in user space, and in the kernel."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / TICKS
+    user, system, child_user, child_system = (int(ticks) / TICKS for ticks in fields[11:15])
+    return user + child_user, system + child_system
 
 
 def memory(pid):
@@ -43,7 +44,7 @@ class Tool:
 
     def __init__(self, program, pinned):
         self.program, self.pinned = program, pinned
-        self.process, self.before, self.cpu, self.peak = None, 0.0, 0.0, 0
+        self.process, self.before, self.user, self.system, self.peak = None, (0.0, 0.0), 0.0, 0.0, 0
 
     def start(self, folder):
         """Starts it; returns once it records."""
@@ -56,7 +57,7 @@ class Tool:
         _, _, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = 0
         # Loading, attaching and the like are no cost of an event.
-        self.cpu = usage.ru_utime + usage.ru_stime - self.before
+        self.user, self.system = usage.ru_utime - self.before[0], usage.ru_stime - self.before[1]
         self.peak = usage.ru_maxrss << 10
 
     def seen(self):

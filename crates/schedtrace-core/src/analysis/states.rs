@@ -117,9 +117,9 @@ pub struct States {
 }
 
 impl States {
-    /// The state machine over a task table, which says how tasks are grouped.
+    /// The state machine over a task table, which says how tasks are grouped, with a memory of who has had the CPUs.
     pub(super) fn new(tasks: Tasks) -> Self {
-        Self { tasks, ..Self::default() }
+        Self { tasks, cpus: Cpus::that_remember(), ..Self::default() }
     }
 
     /// Takes the setting, before the first event.

@@ -78,12 +78,19 @@ pub struct Cpus {
     pub(super) list: Vec<CpuState>,
     /// So many intervals are remembered of each.
     most: usize,
+    /// Somebody will ask who has had them. Remembering it takes a tenth of the time that events take here.
+    remembers: bool,
     /// Everyone who ran at the start has been told: a CPU that was not named was idle, and has been as long as it is
     /// silent.
     pub(super) silence_is_idle: bool,
 }
 
 impl Cpus {
+    /// CPUs of which [`held`](Self::held) can be asked.
+    pub(super) fn that_remember() -> Self {
+        Self { remembers: true, ..Self::default() }
+    }
+
     /// Who has a CPU, and since when. None for a CPU that was never heard of and is not in the topology.
     #[must_use]
     pub fn on(&self, cpu: Cpu) -> Option<(Occupant, Nanos)> {
@@ -135,16 +142,17 @@ impl Cpus {
     /// From `at` on, `on` has the CPU; until then it was `was`.
     pub(super) fn turn(&mut self, cpu: CpuRef, was: Occupant, at: Nanos, on: Occupant, tasks: &Tasks) {
         self.push(cpu, was, at, tasks);
+        let on_group = if self.remembers { group(on, tasks) } else { GroupIx::UNSEEN };
         let state = self.at_mut(cpu);
-        state.on = on;
-        state.on_group = group(on, tasks);
-        state.since = at;
+        (state.on, state.on_group, state.since) = (on, on_group, at);
     }
 
     /// Remembers that `who` had the CPU from the end of what is remembered until `until`.
     pub(super) fn push(&mut self, cpu: CpuRef, who: Occupant, until: Nanos, tasks: &Tasks) {
-        let most = self.most;
-        self.at_mut(cpu).push(who, until, most, tasks);
+        if self.remembers {
+            let most = self.most;
+            self.at_mut(cpu).push(who, until, most, tasks);
+        }
     }
 
     /// The CPUs that the recording watched.
@@ -260,7 +268,7 @@ mod tests {
     use super::*;
 
     fn history(intervals: u32) -> (Cpus, CpuRef, Tasks) {
-        let (mut cpus, mut tasks) = (Cpus::default(), Tasks::default());
+        let (mut cpus, mut tasks) = (Cpus::that_remember(), Tasks::default());
         let cpu = cpus.add(Cpu(300), true, GroupIx::OTHERS, Nanos(0)).unwrap();
         for n in 0..intervals {
             // Task n + 1 has the CPU in [10 n, 10 n + 10).
