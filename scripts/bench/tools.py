@@ -143,9 +143,10 @@ class Ftrace(Tool):
         "`sched_switch` and `sched_waking` of a tracefs instance, 16 MiB a CPU, `trace_pipe_raw` of each CPU spliced into a"
         " file, as `trace-cmd record` does"
     )
-    #: Copies pages from a file to another until there are no more, each pair on a thread.
+    #: Copies pages from a file to another, each pair on a thread, until it is interrupted.
     copy = """
-import os, sys, threading
+import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 def copy(source, target):
     reading, writing = os.pipe()
     source, target = os.open(source, os.O_RDONLY), os.open(target, os.O_WRONLY | os.O_CREAT)
@@ -169,10 +170,19 @@ for pair in zip(sys.argv[1::2], sys.argv[2::2]):
         self.before = cpu_seconds(self.process.pid)
 
     def stop(self):
-        # Whoever reads comes to an end then.
         (self.instance / "tracing_on").write_text("0")
         time.sleep(0.3)
         super().stop()
+        # It waits for half a buffer, so there is more.
+        for cpu, file in enumerate(self.files):
+            rest = os.open(self.instance / "per_cpu" / f"cpu{cpu}" / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK)
+            with file.open("ab") as out:
+                try:
+                    while page := os.read(rest, 1 << 16):
+                        out.write(page)
+                except BlockingIOError:
+                    pass
+            os.close(rest)
         self.entries = self.lost = 0
         for cpu in range(os.cpu_count()):
             stats = (self.instance / "per_cpu" / f"cpu{cpu}" / "stats").read_text()
