@@ -52,11 +52,11 @@ def idle():
 #: Name: what it is, its command, and whether work and tracer are kept on different CPUs.
 WORKLOADS = {
     "pipe": ("`perf bench sched pipe -l 200000` on one CPU, the tracer on the other", pipe, True),
-    "processes": ("`hackbench -g 4 -f 5 -l 500`: processes, sockets",
-                  timed("hackbench", "-g", "4", "-f", "5", "-l", "500"), False),
-    "threads": ("`hackbench -T -p -g 4 -f 5 -l 2000`: threads, pipes",
-                timed("hackbench", "-T", "-p", "-g", "4", "-f", "5", "-l", "2000"), False),
-    "switch": ("`stress-ng --switch 2 --switch-ops 200000`", timed("stress-ng", "--switch", "2", "--switch-ops", "200000"), False),
+    "processes": ("`hackbench -g 4 -f 5 -l 10000`: processes, sockets",
+                  timed("hackbench", "-g", "4", "-f", "5", "-l", "10000"), False),
+    "threads": ("`hackbench -T -p -g 4 -f 5 -l 30000`: threads, pipes",
+                timed("hackbench", "-T", "-p", "-g", "4", "-f", "5", "-l", "30000"), False),
+    "switch": ("`stress-ng --switch 2 --switch-ops 500000`", timed("stress-ng", "--switch", "2", "--switch-ops", "500000"), False),
     "build": ("a build: libbpf, `make -j`", build, False),
     "idle": ("an idle machine, 5 s", idle, False),
 }
@@ -65,9 +65,12 @@ WORKLOADS = {
 def once(make, workload, pinned):
     with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
         tool = make(program, pinned)
-        tool.start(Path(scratch))
-        took = workload()
-        tool.stop()
+        try:
+            tool.start(Path(scratch))
+            took = workload()
+            tool.stop()
+        finally:
+            tool.kill()
         events, lost, size = tool.seen()
         return {"took": took, "events": events, "lost": lost, "bytes": size,
                 "cpu": tool.user + tool.system, "peak": tool.peak}
@@ -84,6 +87,10 @@ def compare(rounds, wanted):
                 runs[tool.name].append(once(tool, workload, pinned))
                 print(f"{name}, round {at + 1}: {tool.name} {runs[tool.name][-1]}", file=sys.stderr)
         table[name] = {"title": title, "runs": runs}
+    if wanted and (results / "compare.json").exists():
+        # The others are as they were measured last.
+        before = json.loads((results / "compare.json").read_text())["workloads"]
+        table = {name: table.get(name) or before.get(name) for name in WORKLOADS if name in table or name in before}
     tools = [{"name": tool.name, "flags": tool.flags, "keeps": tool.keeps} for tool in TOOLS]
     return {"rounds": rounds, "tools": tools, "workloads": table}
 

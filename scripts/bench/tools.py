@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -51,6 +52,9 @@ class Tool:
 
     def stop(self):
         """Ends it, and waits until what it saw is on the disk."""
+        # Of the process's own memory: getrusage's may be that of whoever started it.
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        self.peak = int(re.search(r"^VmHWM:\s+(\d+)", status, re.M)[1]) << 10
         # Not through Popen, which would take the exit status, and with it what the process used, from wait4.
         os.kill(self.process.pid, signal.SIGINT)
         self.said = self.process.stderr.read()
@@ -58,7 +62,11 @@ class Tool:
         self.process.returncode = 0
         # Loading, attaching and the like are no cost of an event.
         self.user, self.system = usage.ru_utime - self.before[0], usage.ru_stime - self.before[1]
-        self.peak = usage.ru_maxrss << 10
+
+    def kill(self):
+        """Ends what has not ended: a tracer that goes on would disturb all that is measured after it."""
+        if self.process and self.process.returncode is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def seen(self):
         """How many events it has, how many it knows it lost, and how many bytes on the disk."""
@@ -210,10 +218,21 @@ class BpftraceWrites(Tool):
         time.sleep(2)
         self.before = cpu_seconds(self.process.pid)
 
+    def stop(self):
+        # It may miss a signal that comes while it attaches or prints.
+        again = threading.Timer(5, os.kill, (self.process.pid, signal.SIGINT))
+        again.start()
+        super().stop()
+        again.cancel()
+
     def seen(self):
-        text = self.file.read_text(errors="replace")
-        lost = sum(int(n) for n in re.findall(r"Lost (\d+) events", text + self.said))
-        return sum(line[:1].isdigit() for line in text.splitlines()), lost, self.file.stat().st_size
+        events, lost = 0, sum(int(n) for n in re.findall(r"Lost (\d+) events", self.said))
+        with self.file.open(errors="replace") as lines:
+            for line in lines:
+                events += line[:1].isdigit()
+                if line.startswith("Lost "):
+                    lost += int(line.split()[1])
+        return events, lost, self.file.stat().st_size
 
 
 class BpftraceCounts(BpftraceWrites):
