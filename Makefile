@@ -2,7 +2,7 @@
 # ~/.cache/schedtrace/target.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test vm-test kernels truth kills mistakes endurance builds bench lint bpf
+.PHONY: help demo test vm-test kernels truth kills mistakes endurance builds bench lint bpf fixture
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ lint: ## Formatting, clippy, documentation, shell scripts, licences, and the rul
 
 bpf: ## Rebuild the BPF objects with the pinned clang
 	@scripts/bpf.sh
+
+fixture: ## Record anew, on the test kernel, the trace that tests replay
+	@scripts/fixture.sh
 
 kills: ## Kill 50 recorders at random moments, and print what was found of each
 	@scripts/kills.sh

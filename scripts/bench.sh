@@ -28,8 +28,11 @@ scripts/setup.sh util-linux python3
 if is_wanted stages; then
     # Of an earlier run, nothing that has no bench any more.
     rm -rf "$CARGO_TARGET_DIR/criterion"
-    taskset -c "$(($(nproc) - 1))" cargo bench --quiet --locked -p schedtrace-core --features csv,perfetto,synthetic --no-run
-    taskset -c "$(($(nproc) - 1))" bash -c "$(declare -f bench); bench stages"
+    bench stages --no-run
+    (
+        taskset -pc "$(($(nproc) - 1))" "$BASHPID" >/dev/null
+        bench stages
+    )
 fi
 if is_wanted programs; then
     scripts/setup.sh clang-19 linux-perf

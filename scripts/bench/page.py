@@ -28,10 +28,6 @@ def table(head, rows):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def per_event(row, key, lost_too=False):
-    return row[key] / max(row["events"], 1)
-
-
 def stages():
     """Events per second of each bench of criterion, by group and name."""
     found = {}
@@ -60,7 +56,7 @@ def compared():
                 much = events > 20_000
                 cpu = spread((run["cpu"] / max(run["events"], 1) * 1e6 for run in runs), "{:.2f}".format)
                 row += [f"{events:,.0f}", f"{statistics.median(run['lost'] for run in runs):,.0f}" if tool["keeps"] else "",
-                        spread((per_event(run, "bytes") for run in runs), "{:.1f}".format) if tool["keeps"] and much else "",
+                        spread((run["bytes"] / run["events"] for run in runs), "{:.1f}".format) if tool["keeps"] and much else "",
                         cpu if much else f"{statistics.median(run['cpu'] for run in runs):.2f} s in all",
                         f"{statistics.median(run['peak'] for run in runs) / MIB:.0f}"]
             rows.append(row)
@@ -75,7 +71,7 @@ def figures(rates):
     mean = lambda of: statistics.median(map(of, programs))
     switch = mean(lambda row: row["switch"] - row["empty_switch"])
     waking = mean(lambda row: row["waking"] - row["empty_waking"])
-    kept = {name: statistics.median(per_event(run, "bytes") for run in workload["runs"]["schedtrace"])
+    kept = {name: statistics.median(run["bytes"] / run["events"] for run in workload["runs"]["schedtrace"])
             for name, workload in tools["workloads"].items()
             # Of few events, the footers of the files are most of it.
             if statistics.median(run["events"] for run in workload["runs"]["schedtrace"]) > 20_000}
@@ -84,8 +80,8 @@ def figures(rates):
     highest, idle, starved = own["highest"], own["idle"], own["starved"]
     cpu, user = (highest[of] / highest["events"] * 1e9 for of in ("cpu_to_end", "user_to_end"))
     write, latency = rates["decode, merge and write"], rates["decode, merge and run-queue latency"]
-    task = [row for row in own["report"] if row["by"] == "task"]
-    took = statistics.median(row["took"] for row in task)
+    report = own["report"]
+    took = statistics.median(row["took"] for row in report)
     idles = idle["cpu"] / idle["seconds"]
     rate = lambda row: row["events"] / row["seconds"]
     form = lambda x: f"{x[0]:.1f} M/s [{x[1]:.1f}, {x[2]:.1f}]"
@@ -103,8 +99,8 @@ def figures(rates):
             "200 ns, aiming at 100", cpu <= 200, alone),
         row("synthetic -> decode -> merge -> trace writer, one core", form(write), "5 M/s", write[0] >= 5, bench),
         row("synthetic -> decode -> merge -> run-queue latency, one core", form(latency), "15 M/s", latency[0] >= 15, bench),
-        row(f"open a trace of {task[0]['events'] / 1e6:.1f} M events and print the full report, 2 cores",
-            spread((r["took"] for r in task), "{:.2f} s".format), "2 s", took <= 2, alone),
+        row(f"open a trace of {report[0]['events'] / 1e6:.1f} M events and print the full report, 2 cores",
+            spread((r["took"] for r in report), "{:.2f} s".format), "2 s", took <= 2, alone),
         row("memory of `record` beyond its rings, at the highest rate", f"{highest['beyond_rings'] / MIB:.0f} MiB", "100 MiB, aiming at 48",
             highest["beyond_rings"] <= 100 * MIB, alone),
         row("CPU time of `record` on an idle machine", f"{idles:.2%} of a core", "0.5%", idles <= 0.005, alone),
@@ -141,6 +137,7 @@ machine, kind = tools["machine"], "virtual machine" if tools["machine"]["virtual
 noise = [run["noise"] for run in (tools, own)]
 stolen = sum(part["stolen"] for part in noise) / (sum(part["seconds"] for part in noise) * machine["cpus"])
 took = [run["took"] for run in tools["workloads"]["pipe"]["runs"]["none"]]
+before_curve, after_curve = (part.strip() for part in (here / "steps.md").read_text().split("<!-- curve -->"))
 flags = "\n".join(f"- {tool['name']}: {tool['flags']}" for tool in tools["tools"] if tool["flags"])
 
 print(f"""# Performance
@@ -181,8 +178,8 @@ The same, by the size of the simulated machine: its CPUs share rings by eights, 
 
 {machines(rates['machines'])}
 
-{(here / 'steps.md').read_text().split('<!-- curve -->')[0].strip()}
+{before_curve}
 
 {curve()}
 
-{(here / 'steps.md').read_text().split('<!-- curve -->')[1].strip()}""")
+{after_curve}""")

@@ -1,7 +1,8 @@
-"""Measures on this machine, as root: run.py PROGRAM RESULTS compare|figures [ROUNDS [WORKLOAD...]]
+"""Measures on this machine, as root: run.py PROGRAM RESULTS compare [ROUNDS [WORKLOAD...]] | figures | endurance MINUTES SIZE
 
 `compare` runs each workload under each tracer in turn, round by round, so that whatever else the machine does meets them
-all. `figures` measures schedtrace alone: an idle machine, the highest rate, rates in between, and reports. Both leave a JSON file in RESULTS, which page.py makes a page of.
+all. `figures` measures schedtrace alone: an idle machine, the highest rate, rates in between, and reports. Both leave a JSON
+file in RESULTS, which page.py makes a page of. `endurance MINUTES SIZE` records the highest rate for so long within a limit.
 """
 
 import json
@@ -14,10 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import TOOLS, WORK_CPU, Schedtrace, cpu_seconds, memory
+from tools import TOOLS, WORK_CPU, Schedtrace, beyond_rings, cpu_seconds, on_disk
 
 program, results = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
-SCRATCH = os.environ.get("TMPDIR", "/tmp")
 
 
 def timed(*command):
@@ -39,7 +39,7 @@ def pipe():
 
 def build():
     source = next((Path.home() / ".cargo/registry/src").glob("*/libbpf-sys-*/libbpf/src"))
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as made:
+    with tempfile.TemporaryDirectory() as made:
         jobs = f"-j{os.cpu_count()}"
         return timed("make", jobs, "-C", str(source), "BUILD_STATIC_ONLY=1", f"OBJDIR={made}", f"{made}/libbpf.a")()
 
@@ -63,7 +63,7 @@ WORKLOADS = {
 
 
 def once(make, workload, pinned):
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         tool = make(program, pinned)
         try:
             tool.start(Path(scratch))
@@ -92,7 +92,7 @@ def compare(rounds, wanted):
         before = json.loads((results / "compare.json").read_text())["workloads"]
         table = {name: table.get(name) or before.get(name) for name in WORKLOADS if name in table or name in before}
     tools = [{"name": tool.name, "flags": tool.flags, "keeps": tool.keeps} for tool in TOOLS]
-    return {"rounds": rounds, "tools": tools, "workloads": table}
+    return {"tools": tools, "workloads": table}
 
 
 class Load:
@@ -113,21 +113,20 @@ class Load:
 
 def recorded(load, seconds, options=(), pinned=False):
     """Records a load for so long; what the recorder took meanwhile, until it was told to end."""
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         tool = Schedtrace(program, pinned)
         tool.options = options
         tool.start(Path(scratch))
         with Load(*load):
-            begun, before, most = time.monotonic(), sum(cpu_seconds(tool.process.pid)), 0
+            begun, before, most, disk = time.monotonic(), sum(cpu_seconds(tool.process.pid)), 0, 0
             while time.monotonic() - begun < seconds:
                 time.sleep(0.25)
-                most = max(most, memory(tool.process.pid)[1])
-            took, rings = time.monotonic() - begun, memory(tool.process.pid)[0]
-            cpu = sum(cpu_seconds(tool.process.pid)) - before
+                most, disk = max(most, beyond_rings(tool.process.pid)), max(disk, on_disk(tool.trace))
+            took, cpu = time.monotonic() - begun, sum(cpu_seconds(tool.process.pid)) - before
         tool.stop()
         events, lost, size = tool.seen()
         row = {"seconds": took, "events": events, "lost": lost, "bytes": size, "cpu": cpu, "user_to_end": tool.user,
-               "cpu_to_end": tool.user + tool.system, "beyond_rings": most, "rings": rings}
+               "cpu_to_end": tool.user + tool.system, "beyond_rings": most, "disk": disk}
         print(f"{' '.join(load[0]) if load else 'idle'}: {row}", file=sys.stderr)
         return row
 
@@ -152,7 +151,7 @@ def curve():
 
 def report():
     """Opens a trace of 10 million events and prints the full report."""
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         trace, rows = Path(scratch) / "ten.schedtrace", []
         with Load(*saturated()):
             recorder = subprocess.Popen([program, "record", "--user", "root", "-o", trace], stdin=subprocess.DEVNULL,
@@ -163,16 +162,10 @@ def report():
             recorder.send_signal(signal.SIGINT)
             recorder.wait()
         info = json.loads(subprocess.run([program, "info", "--json", trace], stdout=subprocess.PIPE, check=True).stdout)
-        for by in ("task", "process", "cpu"):
-            for _ in range(5):
-                begun = time.monotonic()
-                process = subprocess.Popen([program, "report", trace, "--by", by], stdout=subprocess.DEVNULL)
-                _, _, usage = os.wait4(process.pid, 0)
-                process.returncode = 0
-                row = {"by": by, "events": info["completeness"]["events"], "took": time.monotonic() - begun,
-                       "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss << 10}
-                print(f"report: {row}", file=sys.stderr)
-                rows.append(row)
+        for _ in range(5):
+            took = timed(program, "report", trace)()
+            rows.append({"events": info["completeness"]["events"], "took": took})
+            print(f"report: {rows[-1]}", file=sys.stderr)
         return rows
 
 
@@ -209,6 +202,8 @@ what, rest = sys.argv[3], sys.argv[4:]
 begun, steal = time.monotonic(), stolen()
 if what == "compare":
     measured = compare(int(rest[0]) if rest else 5, rest[1:])
+elif what == "endurance":
+    measured = recorded(saturated(), 60 * float(rest[0]), ("--max-size", rest[1]))
 else:
     measured = figures()
 noise = {"seconds": time.monotonic() - begun, "stolen": stolen() - steal}

@@ -1,5 +1,6 @@
 """Tracers, each run with its best documented flags: how it is started, and what it saw when it has ended."""
 
+import contextlib
 import json
 import os
 import re
@@ -23,17 +24,24 @@ def cpu_seconds(pid):
     return user + child_user, system + child_system
 
 
-def memory(pid):
-    """Bytes resident in the rings that a process maps, and in all else of it."""
-    rings = other = 0
-    is_ring = False
+def beyond_rings(pid):
+    """Bytes resident in all of a process but the rings that it maps."""
+    kib, is_ring = 0, False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            is_ring = "bpf-map" in line or "ringbuf" in line
-        elif line.startswith("Rss:"):
-            kib = int(line.split()[1])
-            rings, other = (rings + kib, other) if is_ring else (rings, other + kib)
-    return rings << 10, other << 10
+            is_ring = "bpf-map" in line
+        elif line.startswith("Rss:") and not is_ring:
+            kib += int(line.split()[1])
+    return kib << 10
+
+
+def on_disk(trace):
+    """Bytes of the files of a trace, which come and go while they are counted."""
+    size = 0
+    for file in trace.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
 
 
 class Tool:
@@ -60,7 +68,6 @@ class Tool:
         self.said = self.process.stderr.read()
         _, _, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = 0
-        # Loading, attaching and the like are no cost of an event.
         self.user, self.system = usage.ru_utime - self.before[0], usage.ru_stime - self.before[1]
 
     def kill(self):
@@ -74,9 +81,10 @@ class Tool:
 
     def spawn(self, *command, **how):
         pin = ["taskset", "-c", str(TRACER_CPU)] if self.pinned else []
+        how = {"stdout": subprocess.DEVNULL, **how}
         self.process = subprocess.Popen(
-            [*pin, *map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True, start_new_session=True, **how)
+            [*pin, *map(str, command)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, **how)
 
     def until(self, ready):
         """Waits for the tracer to record."""
@@ -85,6 +93,10 @@ class Tool:
             assert self.process.poll() is None, f"{self.name} ended: {self.process.stderr.read()}"
             assert time.monotonic() < end, f"{self.name} does not begin"
             time.sleep(0.01)
+        self.begins()
+
+    def begins(self):
+        """What it took so far is no cost of an event."""
         self.before = cpu_seconds(self.process.pid)
 
 
@@ -134,7 +146,7 @@ class Perf(Tool):
             told.write("enable\n")
             told.flush()
             done.read(4)
-        self.before = cpu_seconds(self.process.pid)
+        self.begins()
 
     def seen(self):
         stats = subprocess.run(["perf", "report", "-i", self.file, "--stats"], stdout=subprocess.PIPE,
@@ -175,7 +187,7 @@ for pair in zip(sys.argv[1::2], sys.argv[2::2]):
         time.sleep(0.3)
         for event in EVENTS:
             (self.instance / "events" / event.replace(":", "/") / "enable").write_text("1")
-        self.before = cpu_seconds(self.process.pid)
+        self.begins()
 
     def stop(self):
         (self.instance / "tracing_on").write_text("0")
@@ -197,7 +209,13 @@ for pair in zip(sys.argv[1::2], sys.argv[2::2]):
             number = lambda what: int(re.search(rf"^{what}: (\d+)", stats, re.M)[1])
             self.entries += number("entries") + number("read events")
             self.lost += number("overrun") + number("dropped events")
-        self.instance.rmdir()
+
+    def kill(self):
+        super().kill()
+        if self.process:
+            self.process.wait()
+        with contextlib.suppress(FileNotFoundError):
+            self.instance.rmdir()
 
     def seen(self):
         return self.entries, self.lost, sum(file.stat().st_size for file in self.files)
@@ -216,7 +234,7 @@ class BpftraceWrites(Tool):
         self.spawn("bpftrace", "-o", self.file, "-e", self.body, env={**os.environ, "BPFTRACE_PERF_RB_PAGES": "4096"})
         # It says that it has begun into a buffer.
         time.sleep(2)
-        self.before = cpu_seconds(self.process.pid)
+        self.begins()
 
     def stop(self):
         # It may miss a signal that comes while it attaches or prints.
@@ -252,11 +270,9 @@ class Runqlat(Tool):
 
     def start(self, folder):
         self.file = folder / "runqlat.out"
-        pin = ["taskset", "-c", str(TRACER_CPU)] if self.pinned else []
-        self.process = subprocess.Popen([*pin, "runqlat"], stdin=subprocess.DEVNULL, stdout=self.file.open("w"),
-                                        stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.spawn("runqlat", stdout=self.file.open("w"))
         time.sleep(2)
-        self.before = cpu_seconds(self.process.pid)
+        self.begins()
 
     def seen(self):
         return sum(int(n) for n in re.findall(r"->\s+\d+\s*:\s*(\d+)", self.file.read_text())), 0, 0

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The first process of the virtual machine that scripts/vm-test.sh boots: runs the tests that lie in the shared folder,
+# The first process of the virtual machine that scripts/vm-test.sh boots: runs what lies in the shared folder, tests or a script,
 # writes what they say there, and turns the machine off. The root is the host's, read-only.
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -18,8 +18,9 @@ cd /tmp || poweroff -f
     uname -r
     /run/out/schedtrace doctor --json >/run/out/doctor.json
     /run/out/schedtrace doctor
-    # A line for each: the binary, and what is to be run of it.
-    while read -r binary filters; do
+    [ ! -e /run/out/run ] || PATH=/run/out:$PATH sh -e /run/out/run
+    # A line for each, if there are any: the binary, and what is to be run of it.
+    while read -r binary filters && [ -n "$binary" ]; do
         echo "     Running $binary $filters"
         cp "/run/out/$binary" /tmp/
         # shellcheck disable=SC2086 # several filters

@@ -607,8 +607,10 @@ mod imp {
             pub __state: u32,
             pub flags: u32,
             pub on_cpu: i32,
+            pub on_rq: i32,
             pub wake_cpu: i32,
             pub prio: i32,
+            pub __pad_28: [u8; 4],
             pub se: sched_entity,
             pub pid: i32,
             pub tgid: i32,
@@ -625,8 +627,10 @@ mod imp {
                     __state: u32::default(),
                     flags: u32::default(),
                     on_cpu: i32::default(),
+                    on_rq: i32::default(),
                     wake_cpu: i32::default(),
                     prio: i32::default(),
+                    __pad_28: [u8::default(); 4],
                     se: sched_entity::default(),
                     pid: i32::default(),
                     tgid: i32::default(),
@@ -1081,5 +1085,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 74280] = *include_bytes!("bpf/sched.bpf.o");
+    static DATA: [u8; 74416] = *include_bytes!("bpf/sched.bpf.o");
 }

@@ -43,6 +43,8 @@ pub const SWITCH_PREEMPT: u8 = 0x01;
 pub const WAKING_ON_CPU: u8 = 0x01;
 /// Where in `flags` of a [`Waking`] the context stands: 0 task, 1 softirq, 2 hardirq, 3 NMI.
 pub const WAKING_CONTEXT_SHIFT: u8 = 1;
+/// In `flags` of a [`Migrate`]: the task was on no run queue.
+pub const MIGRATE_PLACED: u8 = 0x01;
 /// In `flags` of a [`Life`] of type `EXIT`: the last thread of its process.
 pub const EXIT_GROUP_DEAD: u8 = 0x01;
 /// In `flags` of a [`TaskRecord`]: a kernel thread.

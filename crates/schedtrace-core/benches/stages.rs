@@ -121,7 +121,7 @@ impl Analysis for Latency {
     }
 }
 
-/// Everything at once: what comes back is written and analysed in a row on the bus.
+/// Writes what comes, as `schedtrace record` does: by a sink of its own on the bus.
 fn record(source: &mut SyntheticRings, trace: &std::path::Path) -> Result<()> {
     let mut writer = TraceWriter::create(trace, WriterOptions::default())?;
     Pipeline::new().sink("trace", OnFull::Block, &mut writer).run(source)?.into_result().map(drop)

@@ -458,7 +458,7 @@ pub struct WakeupNew {
     pub prio: u8,
 }
 
-/// `sched_migrate_task`: `task` moves between run queues.
+/// `sched_migrate_task`: `task` moves between run queues, or is to wait on another CPU than the one it last ran on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migrate {
     /// Who moves.
@@ -467,6 +467,9 @@ pub struct Migrate {
     pub from: Cpu,
     /// To which CPU.
     pub to: Cpu,
+    /// It is just being woken and on no run queue yet: `to` is where it begins to wait (`try_to_wake_up` in
+    /// `kernel/sched/core.c`).
+    pub placed: bool,
     /// Kernel priority of `task`, as in [`Switch::prev_prio`].
     pub prio: u8,
 }

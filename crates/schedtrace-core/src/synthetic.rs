@@ -447,7 +447,7 @@ impl Synthetic {
         if target != prev_cpu {
             self.tick();
             let to = self.cpus[target].cpu;
-            self.write(cpu, EventKind::Migrate(Migrate { task: id(task), from, to, prio: PRIO }));
+            self.write(cpu, EventKind::Migrate(Migrate { task: id(task), from, to, placed: true, prio: PRIO }));
         }
         self.tasks[task].state = State::Queued(target, since);
         self.cpus[target].queue.push_back(task);
@@ -494,7 +494,7 @@ impl Synthetic {
             let target = self.somewhere();
             self.tick();
             let (from, to) = (self.cpus[cpu].cpu, self.cpus[target].cpu);
-            self.write(target, EventKind::Migrate(Migrate { task: id(task), from, to, prio: PRIO }));
+            self.write(target, EventKind::Migrate(Migrate { task: id(task), from, to, placed: false, prio: PRIO }));
             if let State::Queued(_, since) = self.tasks[task].state {
                 self.tasks[task].state = State::Queued(target, since);
             }

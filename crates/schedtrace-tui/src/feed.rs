@@ -215,7 +215,8 @@ mod tests {
         // On a busy machine pictures come before the stream has begun: they show no time at all.
         let begun =
             pictures.iter().position(|picture| picture.by_task.window.until_ns > picture.by_task.window.from_ns);
-        let begun = &pictures[begun.expect("the stream has events")..];
+        let (before, begun) = pictures.split_at(begun.expect("the stream has events"));
+        assert!(before.iter().all(|picture| picture.by_task.switches.total.switches == 0), "switches at no time");
         for pair in begun.windows(2) {
             let [before, after] = [&pair[0].by_task, &pair[1].by_task].map(|report| report.window);
             assert_eq!(before.until_ns, after.from_ns, "no gap between pictures");

@@ -92,6 +92,7 @@ struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
 	int on_cpu;
+	int on_rq;
 	int wake_cpu;
 	int prio;
 	struct sched_entity se;

@@ -541,6 +541,8 @@ int BPF_PROG(sched_migrate_task, struct task_struct *p, int dest_cpu)
 		return pass_over(c, REC_MIGRATE);
 	struct rec_migrate r = {
 		.type = REC_MIGRATE,
+		/* Who moves it from queue to queue leaves a mark here; try_to_wake_up(), choosing a CPU, finds it on none. */
+		.flags = p->on_rq ? 0 : MIGRATE_PLACED,
 		.cpu = cpu,
 		.task = id_of(p, cpu, &selected),
 		.from = from,

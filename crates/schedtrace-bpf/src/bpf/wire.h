@@ -31,6 +31,7 @@ enum rec_flags {
 	SWITCH_PREEMPT = 0x01,
 	WAKING_ON_CPU = 0x01,
 	WAKING_CONTEXT_SHIFT = 1, /* two bits: 0 task, 1 softirq, 2 hardirq, 3 NMI */
+	MIGRATE_PLACED = 0x01,
 	EXIT_GROUP_DEAD = 0x01,
 	TASK_KTHREAD = 0x01,
 	TASK_ON_CPU = 0x02,

@@ -41,11 +41,6 @@ impl Stretches {
         }
     }
 
-    /// Whether there was never one.
-    fn is_empty(&self) -> bool {
-        self.known.is_empty() && self.forgotten.is_none()
-    }
-
     /// Whether one lies between these times, or might for all that is remembered.
     fn touch(&self, from: Nanos, until: Nanos) -> bool {
         if self.forgotten.is_some_and(|end| from <= end) {
@@ -136,9 +131,6 @@ impl Doubt {
 
     /// Whether who had this CPU between these times cannot be trusted.
     pub(super) fn of_run(&self, cpu: Cpu, from: Nanos, until: Nanos) -> bool {
-        if self.waits.is_empty() {
-            return false; // whatever is missing of runs is missing of waits
-        }
         let here = self.ring(cpu).and_then(|ring| self.runs.get(&ring));
         here.is_some_and(|stretches| stretches.touch(from, until)) || self.runs_anywhere.touch(from, until)
     }

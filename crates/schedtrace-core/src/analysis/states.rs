@@ -19,8 +19,8 @@
 //!   have taken the task off its queue before the waking (then it waits from the switch-out on), or not (then the
 //!   waking had only kept it from an earlier sleep). What comes next tells: in the second case, another waking comes
 //!   before the task runs, and the wait begins there. Until then the wait is *tentative*.
-//! - The kernel chooses a woken task's CPU after the waking, with interrupts off. So a migration that directly and soon
-//!   follows the waking on the waker's CPU says where the task waits; a later one moves it from one queue to another.
+//! - The kernel chooses a woken task's CPU after the waking. A migration of a task on no run queue says what it chose;
+//!   any other moves the task from one queue to another.
 //! - A CPU's first switch tells who had it since the recording began, if nothing else was heard of that task.
 
 use crate::event::{Batch, Context, Cpu, Event, EventKind, Migrate, Nanos, Snapshot, Switch};
@@ -39,8 +39,6 @@ pub use super::timeline::{CpuRef, Cpus, Occupant};
 
 /// So many stretches of one wait are told apart by CPU; of a task that is moved more often, the rest is one stretch.
 const MAX_SEGMENTS: usize = 64;
-/// Choosing a CPU takes microseconds. What a silent CPU does later is to pull over a task that it once woke.
-const CHOICE: Nanos = Nanos(100_000);
 
 #[derive(Clone, Copy, Debug, Default)]
 enum State {
@@ -268,12 +266,11 @@ impl States {
         }
         self.now = self.now.max(event.ts);
         let Some(cpu) = self.cpu(event.cpu) else { return };
-        let waking = self.cpus.at_mut(cpu).waking.take();
         match event.kind {
             EventKind::Switch(switch) => self.switch(cpu, &switch, out),
             EventKind::Waking(waking) => self.waking(cpu, &waking, out),
             EventKind::WakeupNew(wakeup) => self.wakeup_new(cpu, &wakeup, out),
-            EventKind::Migrate(migrate) => self.migrate(waking, &migrate, out),
+            EventKind::Migrate(migrate) => self.migrate(&migrate, out),
             EventKind::Snapshot(snapshot) => self.snapshot(cpu, &snapshot),
             EventKind::Free { task } => self.free(task),
             // Who the tasks are comes with the batch; what they do, with switches and wakeups.
@@ -367,7 +364,7 @@ impl States {
     }
 
     /// The state of a task; none for idle tasks and those that are too many.
-    #[inline(always)]
+    #[inline]
     fn thread(&mut self, task: TaskRef) -> Option<&mut Thread> {
         let at = task.slot as usize;
         if task.slot == NO_SLOT {
@@ -384,19 +381,19 @@ impl States {
         Some(thread)
     }
 
-    #[inline(always)]
+    #[inline]
     fn state(&mut self, task: TaskRef) -> State {
         self.thread(task).map_or(State::Unknown, |thread| thread.state)
     }
 
-    #[inline(always)]
+    #[inline]
     fn set(&mut self, task: TaskRef, state: State) {
         if let Some(thread) = self.thread(task) {
             thread.state = state;
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn begin_wait(&mut self, task: TaskRef, wait: Waiting) {
         if let Some(thread) = self.thread(task) {
             thread.segments.clear();
@@ -447,7 +444,7 @@ impl States {
                 (Occupant::Unseen, since)
             }
             // Nothing else was heard of it: it had the CPU all the time, or since it was created.
-            Occupant::Unseen if untold || fresh && prev.id.is_idle() => {
+            Occupant::Unseen if untold => {
                 let created = self.tasks.identity(prev).map_or(Nanos::ZERO, |task| task.start);
                 (leaving, since.max(created).min(now))
             }
@@ -482,9 +479,7 @@ impl States {
 
     /// `task` is off the CPU now.
     fn leave(&mut self, cpu: CpuRef, task: TaskRef, left: Left, next: TaskId, out: &mut impl Observer) {
-        if !matches!(self.state(task), State::Running(on) if on == cpu) {
-            self.missed(cpu, task, out);
-        }
+        self.missed(cpu, task, out);
         let now = self.now;
         let held = self.thread(task).and_then(|thread| thread.held.take());
         let wait = |cause, tentative| Waiting { from: now, cause, cpu, since: now, tentative };
@@ -590,7 +585,6 @@ impl States {
         {
             thread.held = Some(waking.waker());
         }
-        self.cpus.at_mut(cpu).waking = (task.slot != NO_SLOT).then_some((task.slot, now));
         let woken = Woken { at: now, cpu, task, current, context, new: false, awake };
         out.woken(&woken, &Seen { tasks: &self.tasks, cpus: &self.cpus });
     }
@@ -612,15 +606,13 @@ impl States {
         out.woken(&woken, &Seen { tasks: &self.tasks, cpus: &self.cpus });
     }
 
-    /// `waking` is the task that the event before on this CPU woke, and when.
-    fn migrate(&mut self, waking: Option<(u32, Nanos)>, migrate: &Migrate, out: &mut impl Observer) {
+    fn migrate(&mut self, migrate: &Migrate, out: &mut impl Observer) {
         if migrate.task.is_idle() {
             return;
         }
         let task = self.tasks.find(migrate.task);
         let (Some(from), Some(to)) = (self.cpu(migrate.from), self.cpu(migrate.to)) else { return };
-        let now = self.now;
-        let placed = waking.is_some_and(|(woken, at)| woken == task.slot && now - at <= CHOICE);
+        let (now, placed) = (self.now, migrate.placed);
         // On a CPU that is not recorded it may have run and slept any number of times.
         let reliable = placed || self.cpus.at(from).watched;
         if let Some(thread) = self.thread(task)

@@ -47,8 +47,6 @@ pub(super) struct CpuState {
     pub(super) since: Nanos,
     /// Nothing was heard of it yet.
     pub(super) fresh: bool,
-    /// The task that its last event woke, and when.
-    pub(super) waking: Option<(u32, Nanos)>,
     past: VecDeque<Interval>,
     past_from: Nanos,
 }
@@ -78,7 +76,7 @@ pub struct Cpus {
     pub(super) list: Vec<CpuState>,
     /// So many intervals are remembered of each.
     most: usize,
-    /// Somebody will ask who has had them. Remembering it takes a tenth of the time that events take here.
+    /// Somebody will ask who has had them: remembering it takes about 9 ns of every event (docs/performance.md).
     remembers: bool,
     /// Everyone who ran at the start has been told: a CPU that was not named was idle, and has been as long as it is
     /// silent.
@@ -123,7 +121,6 @@ impl Cpus {
             on_group: GroupIx::UNSEEN,
             since,
             fresh: true,
-            waking: None,
             past: VecDeque::new(),
             past_from: since,
         });

@@ -252,7 +252,13 @@ fn event(kind: u8, words: &[u64], id: impl Fn(u32, bool) -> Option<TaskId>) -> O
         }
         rec_type::MIGRATE => {
             let r: wire::Migrate = read(words)?;
-            let migrate = Migrate { task: id(r.task, false)?, from: Cpu(r.from), to: Cpu(r.to), prio: r.prio };
+            let migrate = Migrate {
+                task: id(r.task, false)?,
+                from: Cpu(r.from),
+                to: Cpu(r.to),
+                placed: r.flags & wire::MIGRATE_PLACED != 0,
+                prio: r.prio,
+            };
             (r.ts, r.cpu, EventKind::Migrate(migrate))
         }
         rec_type::FORK..=rec_type::RENAME => {
@@ -316,7 +322,7 @@ pub(super) fn encode(event: &Event) -> Option<[u8; RECORD_BYTES]> {
         }),
         EventKind::Migrate(e) => transmute!(wire::Migrate {
             r#type: rec_type::MIGRATE,
-            flags: 0,
+            flags: if e.placed { wire::MIGRATE_PLACED } else { 0 },
             cpu,
             task: e.task.0,
             ts,
@@ -734,7 +740,8 @@ mod tests {
         }
         kinds.extend([
             EventKind::WakeupNew(WakeupNew { task: a, parent: b, target_cpu: cpu, prio }),
-            EventKind::Migrate(Migrate { task: a, from: Cpu(2), to: cpu, prio }),
+            EventKind::Migrate(Migrate { task: a, from: Cpu(2), to: cpu, placed: false, prio }),
+            EventKind::Migrate(Migrate { task: a, from: Cpu(2), to: cpu, placed: true, prio }),
             EventKind::Fork(Fork { parent: a, child: b }),
             EventKind::Exec(Exec { task: a, old_tid: 12 }),
             EventKind::Exit(Exit { task: a, group_dead: true }),

@@ -1,5 +1,6 @@
 //! What a simulated machine did, on rings as the kernel lays them out.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -75,16 +76,13 @@ impl SyntheticRings {
         let mut host = host.start();
         let meta = host.meta().clone();
         let mut records: Vec<(ShardId, Vec<u8>)> = meta.rings.iter().map(|ring| (ring.shard, Vec::new())).collect();
-        let most = meta.rings.iter().flat_map(|ring| &ring.cpus).map(|cpu| usize::from(cpu.0)).max().unwrap_or(0);
-        let mut ring_of = vec![0; most + 1];
-        for (at, ring) in meta.rings.iter().enumerate() {
-            ring.cpus.iter().for_each(|cpu| ring_of[usize::from(cpu.0)] = at);
-        }
+        let rings = meta.rings.iter().enumerate();
+        let ring_of: HashMap<_, _> = rings.flat_map(|(at, ring)| ring.cpus.iter().map(move |&cpu| (cpu, at))).collect();
         let mut identities = Batch::default();
         while let Poll::Batch(batch) = host.poll(Instant::now())? {
             for event in &batch.events {
-                let Some(record) = encode(event) else { continue };
-                let ring = &mut records[ring_of.get(usize::from(event.cpu.0)).copied().unwrap_or(0)].1;
+                let (Some(record), Some(&ring)) = (encode(event), ring_of.get(&event.cpu)) else { continue };
+                let ring = &mut records[ring].1;
                 // The header: a length, and where the page lies among the ring's.
                 ring.extend((RECORD_BYTES as u32).to_ne_bytes());
                 ring.extend([0; 4]);

@@ -35,7 +35,7 @@
 //! | `sched_switch` | `prev_task`, `next_task`, `prev_state` (`TASK_*` bits), `preempted`, `prev_prio`, `next_prio` |
 //! | `sched_waking` | `task`, `current_task`, `context` (task, softirq, hardirq, nmi), `prev_cpu`, `on_cpu`, `prio` |
 //! | `sched_wakeup_new` | `task`, `parent_task`, `target_cpu`, `prio` |
-//! | `sched_migrate_task` | `task`, `from_cpu`, `to_cpu`, `prio` |
+//! | `sched_migrate_task` | `task`, `from_cpu`, `to_cpu`, `placed`, `prio` |
 //! | `task_lifecycle` | `event` (fork, exec, exit, free, rename), `task` (of a fork: the child), `parent_task`, `old_tid`, `group_dead` |
 //! | `snapshot` | `task`, `running` |
 //! | `tasks` | `task_id`, `tid`, `pid`, `ppid`, `comm`, `cgroup_id`, `start_ns`, `since_ns`, `kernel`, `recorder`, `seen_ns`, `carried` |

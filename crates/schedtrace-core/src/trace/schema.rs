@@ -112,7 +112,7 @@ table!(
     Table::Migrate,
     MigrateRow,
     MigrateColumns,
-    MigrateView { ts_ns: Time, cpu: U16, task: U32, from_cpu: U16, to_cpu: U16, prio: U8 }
+    MigrateView { ts_ns: Time, cpu: U16, task: U32, from_cpu: U16, to_cpu: U16, placed: Flag, prio: U8 }
 );
 table!(
     Table::Lifecycle,
@@ -328,7 +328,7 @@ impl Rows {
             }
             EventKind::Migrate(e) => {
                 let (task, from_cpu, to_cpu) = (e.task.0, e.from.0, e.to.0);
-                self.migrate.push(MigrateRow { ts_ns, cpu, task, from_cpu, to_cpu, prio: e.prio });
+                self.migrate.push(MigrateRow { ts_ns, cpu, task, from_cpu, to_cpu, placed: e.placed, prio: e.prio });
                 return Table::Migrate;
             }
             EventKind::Snapshot(e) => {
@@ -460,6 +460,7 @@ pub(super) fn read_events(table: Table, batch: &RecordBatch, out: &mut Vec<Event
             task: TaskId(row.task),
             from: Cpu(row.from_cpu),
             to: Cpu(row.to_cpu),
+            placed: row.placed,
             prio: row.prio,
         })),
         Table::Snapshot => each!(SnapshotView, row => EventKind::Snapshot(Snapshot {

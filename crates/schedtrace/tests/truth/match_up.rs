@@ -19,9 +19,6 @@ use super::table::Table;
 const APART: Nanos = Nanos(5_000_000);
 /// So far at the most, those that have no nearer partner: 20 ms were seen.
 const FAR_APART: Nanos = Nanos(50_000_000);
-/// A CPU that is chosen for a woken task later than this after its waking is taken for a move of its own: that long takes only
-/// what the hypervisor interrupts. See the states' module.
-const CHOICE: Nanos = Nanos(100_000);
 /// What ftrace prints is rounded to microseconds.
 const ROUNDED: Nanos = Nanos(1_000);
 
@@ -228,13 +225,11 @@ pub fn wakeup_rows(table: &mut Table, trace: &Trace, theirs: &[Shown], within: &
     let tids = Tids::new(trace);
     let mut wakings: HashMap<u32, Vec<(Nanos, u32, Context)>> = HashMap::new();
     let mut wakeups: HashMap<u32, Vec<(Nanos, u16)>> = HashMap::new();
-    let mut moves: HashMap<u32, Vec<(Nanos, u16)>> = HashMap::new();
     for shown in theirs {
         match shown.what {
             What::Waking { current, context, task, .. } => {
                 wakings.entry(task).or_default().push((shown.ts, current, context));
             }
-            What::Migrate { task, to, .. } => moves.entry(task).or_default().push((shown.ts, to)),
             What::Wakeup { task, cpu } => wakeups.entry(task).or_default().push((shown.ts, cpu)),
             _ => {}
         }
@@ -246,7 +241,7 @@ pub fn wakeup_rows(table: &mut Table, trace: &Trace, theirs: &[Shown], within: &
     States::default().update(&trace.as_one(), &mut waits);
     let changing = tids.changing();
     let hidden = hidden_idle(&ours(trace, &tids), theirs);
-    let (mut all, mut targets, mut wakers, mut unshown, mut moved, mut slow) = (0, 0, 0, 0, 0, 0);
+    let (mut all, mut targets, mut wakers, mut unshown) = (0, 0, 0, 0);
     for wait in waits.0.iter().filter(|wait| within.contains(&wait.from) && within.contains(&wait.until)) {
         let tid = tids.at(wait.task, wait.from);
         if changing.contains(&tid) {
@@ -273,23 +268,10 @@ pub fn wakeup_rows(table: &mut Table, trace: &Trace, theirs: &[Shown], within: &
             let of = of.iter().rev().find(|wakeup| wakeup.0 <= wait.until + ROUNDED)?;
             (of.0 + ROUNDED >= wait.from).then_some(*of)
         });
-        let moved_on = |(at, _): (Nanos, u16)| {
-            let during = at..=wait.until + ROUNDED;
-            moves.get(&tid).is_some_and(|of| of.iter().any(|to| during.contains(&to.0) && to.1 == wait.target))
-        };
-        let chosen_late = |(at, cpu): (Nanos, u16)| {
-            let after = wait.from + CHOICE..=at + ROUNDED;
-            moves.get(&tid).is_some_and(|of| of.iter().any(|to| after.contains(&to.0) && to.1 == cpu))
-        };
-        let put_on = put.map(|put| put.1);
-        if put_on == Some(wait.target) {
+        if put.is_some_and(|put| put.1 == wait.target) {
             targets += 1;
         } else if put.is_none() && hidden.contains(&wait.target) {
             unshown += 1;
-        } else if put.is_some_and(moved_on) {
-            moved += 1;
-        } else if put.is_some_and(chosen_late) {
-            slow += 1;
         } else {
             table.note(format!(
                 "target of {tid}, {} to {}: ours {}, theirs {put:?}",
@@ -298,17 +280,7 @@ pub fn wakeup_rows(table: &mut Table, trace: &Trace, theirs: &[Shown], within: &
         }
     }
     table.count("all woken", "ftrace: sched_waking: wakers", wakers, all);
-    table.count("all woken", "ftrace: sched_wakeup: targets", targets, all - unshown - moved - slow);
-    // We see no `sched_wakeup`: if the waker's CPU moves the task to its own queue as the next thing that it does, we
-    // take that for the choice of a CPU.
-    assert!(moved * 1000 <= all, "{moved} of {all} tasks were put elsewhere, and moved to where we say");
-    assert!(slow * 1000 <= all, "for {slow} of {all} tasks, a CPU was chosen more than {CHOICE} after their waking");
-    table.note(format!(
-        "left out: {moved} targets of tasks that were moved to another queue at once, which we do not tell apart"
-    ));
-    if slow > 0 {
-        table.note(format!("left out: {slow} targets that were chosen more than {CHOICE} after the waking"));
-    }
+    table.count("all woken", "ftrace: sched_wakeup: targets", targets, all - unshown);
     if unshown > 0 {
         table.note(format!(
             "left out: {unshown} targets, where an idle task that ftrace does not show put the task on its queue"
@@ -322,16 +294,16 @@ pub fn variety(table: &mut Table, trace: &Trace, within: &Range<Nanos>) {
     let wakings = |is: &dyn Fn(&schedtrace_core::Waking, u16) -> bool| {
         events().filter(|e| matches!(&e.kind, EventKind::Waking(waking) if is(waking, e.cpu.0))).count()
     };
-    let placed = events().zip(events().skip(1)).filter(|(first, second)| match (first.kind, second.kind) {
-        (EventKind::Waking(waking), EventKind::Migrate(migrate)) => waking.task == migrate.task,
-        _ => false,
-    });
+    let migrations = |placed| {
+        events().filter(|event| matches!(event.kind, EventKind::Migrate(migrate) if migrate.placed == placed)).count()
+    };
     let cases = [
         ("wakings from hardware interrupts", wakings(&|waking, _| waking.context == Context::Hardirq)),
         ("wakings from software interrupts", wakings(&|waking, _| waking.context == Context::Softirq)),
         ("wakings of a task of another CPU", wakings(&|waking, cpu| waking.prev_cpu.0 != cpu)),
         ("wakings of a task on a CPU", wakings(&|waking, _| waking.on_cpu)),
-        ("migrations on wakeup", placed.count()),
+        ("migrations on wakeup", migrations(true)),
+        ("migrations from queue to queue", migrations(false)),
     ];
     for (name, count) in cases {
         assert!(count > 0, "no {name}");

@@ -115,8 +115,15 @@ impl Stream {
         self.event(ts, cpu, EventKind::WakeupNew(new))
     }
 
+    /// `task` moves from one queue to another.
     pub(super) fn migrate(self, ts: u64, cpu: u16, task: u32, from: u16, to: u16) -> Self {
-        let migrate = Migrate { task: TaskId(task), from: Cpu(from), to: Cpu(to), prio: 120 };
+        let migrate = Migrate { task: TaskId(task), from: Cpu(from), to: Cpu(to), placed: false, prio: 120 };
+        self.event(ts, cpu, EventKind::Migrate(migrate))
+    }
+
+    /// `task`, which last ran on `from`, was woken and is to wait on `to`.
+    pub(super) fn place(self, ts: u64, cpu: u16, task: u32, from: u16, to: u16) -> Self {
+        let migrate = Migrate { task: TaskId(task), from: Cpu(from), to: Cpu(to), placed: true, prio: 120 };
         self.event(ts, cpu, EventKind::Migrate(migrate))
     }
 

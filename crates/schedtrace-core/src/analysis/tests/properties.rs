@@ -177,7 +177,7 @@ fn kind() -> impl Strategy<Value = EventKind> {
         1 => (id(), id(), cpu()).prop_map(|(task, parent, target_cpu)| {
             EventKind::WakeupNew(WakeupNew { task, parent, target_cpu, prio: 120 })
         }),
-        2 => (id(), cpu(), cpu()).prop_map(|(task, from, to)| EventKind::Migrate(Migrate { task, from, to, prio: 120 })),
+        2 => (id(), cpu(), cpu(), any::<bool>()).prop_map(|(task, from, to, placed)| EventKind::Migrate(Migrate { task, from, to, placed, prio: 120 })),
         1 => (id(), any::<bool>()).prop_map(|(task, running)| EventKind::Snapshot(Snapshot { task, running })),
         1 => (id(), id()).prop_map(|(parent, child)| EventKind::Fork(Fork { parent, child })),
         1 => (id(), any::<u32>()).prop_map(|(task, old_tid)| EventKind::Exec(Exec { task, old_tid })),

@@ -177,13 +177,13 @@ fn a_migration_splits_a_wait_between_the_cpus() {
 
 #[test]
 fn the_choice_of_a_cpu_is_no_move() {
-    // The waker itself puts task 1 onto CPU 1, right after the waking: task 1 was never on CPU 0's queue.
+    // The waker puts task 1 onto CPU 1: task 1 was never on CPU 0's queue, however long the choice has taken.
     let report = stream()
         .cpus(&[0, 1])
         .switch(1100, 0, 1, S, 2)
         .switch(1110, 1, IDLE, R, 3)
         .waking(1200, 0, 2, 1, 0)
-        .migrate(1202, 0, 1, 0, 1)
+        .place(1302, 0, 1, 0, 1)
         .switch(1450, 1, 3, S, 1)
         .report();
     assert_eq!(report.waited(1), (1, 250, vec![Woken]));
@@ -192,12 +192,12 @@ fn the_choice_of_a_cpu_is_no_move() {
 }
 
 #[test]
-fn a_silent_cpu_that_pulls_a_task_it_woke_long_before_moves_it() {
-    // An interrupt on idle CPU 1 wakes task 1. 200 us later that CPU, still idle, takes it over from CPU 0.
+fn a_cpu_that_pulls_a_task_it_just_woke_moves_it() {
+    // An interrupt on idle CPU 1 wakes task 1 on CPU 0. Next of all, that CPU, still idle, takes it over from there.
     let mut stream = stream().cpus(&[0, 1]).switch(1100, 0, 1, S, 2).irq_waking(1200, 1, IDLE, 1, 0);
-    stream.meta.ended = Some(Nanos(300_000));
-    let report = stream.migrate(201_200, 1, 1, 0, 1).switch(201_300, 1, IDLE, R, 1).report();
-    assert_eq!(report.behind(1), (vec![(2, 200_000)], 100, 0));
+    stream.meta.ended = Some(Nanos(2_000));
+    let report = stream.migrate(1_300, 1, 1, 0, 1).switch(1_350, 1, IDLE, R, 1).report();
+    assert_eq!(report.behind(1), (vec![(2, 100)], 50, 0));
     assert_eq!((report.waits(1).stats.migrated, report.migrations.total.at_wakeup), (1, 0));
 }
 
@@ -468,7 +468,7 @@ fn a_task_that_goes_where_nothing_is_recorded_waits_no_longer() {
         .migrate(1250, 0, 1, 0, 1)
         .switch(1600, 0, 2, R, 3)
         .waking(1700, 0, 3, 1, 1)
-        .migrate(1701, 0, 1, 1, 0)
+        .place(1701, 0, 1, 1, 0)
         .switch(1800, 0, 3, S, 1)
         .report();
     assert_eq!(report.waited(1), (1, 100, vec![Woken]));

@@ -220,7 +220,7 @@ impl Simulator {
         self.tasks[task].now = Now::Queued(to);
         if to != from {
             self.pass(ns);
-            self.write(|stream, at| stream.migrate(at, CPUS[cpu], task as u32 + 1, CPUS[from], CPUS[to]));
+            self.write(|stream, at| stream.place(at, CPUS[cpu], task as u32 + 1, CPUS[from], CPUS[to]));
             if let Some(wait) = &mut self.tasks[task].wait {
                 wait.tentative = false;
             }
@@ -266,8 +266,6 @@ impl Simulator {
         let Some(task) = self.choose(pick, other) else { return };
         let Now::Queued(from) = self.tasks[task].now else { return };
         self.tasks[task].now = Now::Queued(cpu);
-        // Otherwise a CPU that woke a task and pulls it over at once could not be told from one that chooses its CPU.
-        self.write(|stream, at| stream.event(at, CPUS[cpu], EventKind::Rename { task: TaskId(1) }));
         self.write(|stream, at| stream.migrate(at, CPUS[cpu], task as u32 + 1, CPUS[from], CPUS[cpu]));
     }
 }

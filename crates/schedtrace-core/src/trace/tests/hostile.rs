@@ -29,7 +29,7 @@ fn rich() -> Vec<Batch> {
         event(60_001, EventKind::Fork(Fork { parent: a, child: b })),
         event(60_002, EventKind::Exec(Exec { task: b, old_tid: 9 })),
         event(60_003, EventKind::WakeupNew(WakeupNew { task: b, parent: a, target_cpu: cpu, prio: 120 })),
-        event(60_004, EventKind::Migrate(Migrate { task: b, from: Cpu(1), to: cpu, prio: 120 })),
+        event(60_004, EventKind::Migrate(Migrate { task: b, from: Cpu(1), to: cpu, placed: true, prio: 120 })),
         event(
             60_005,
             EventKind::Waking(Waking {

@@ -339,7 +339,7 @@ fn losses_add_up_and_survive() {
 }
 
 #[test]
-fn at_rest_times_are_packed_and_the_rest_is_dictionary_coded() {
+fn at_rest_numbers_are_packed_and_ids_dictionary_coded() {
     use parquet::basic::{Compression, Encoding};
     use parquet::file::reader::{FileReader, SerializedFileReader};
 

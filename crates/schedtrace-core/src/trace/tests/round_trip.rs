@@ -32,9 +32,15 @@ fn kind() -> impl Strategy<Value = EventKind> {
             target_cpu: Cpu(cpu),
             prio
         })),
-        (task_id(), any::<u16>(), any::<u16>(), any::<u8>()).prop_map(|(task, from, to, prio)| EventKind::Migrate(
-            Migrate { task, from: Cpu(from), to: Cpu(to), prio }
-        )),
+        (task_id(), any::<u16>(), any::<u16>(), any::<bool>(), any::<u8>()).prop_map(
+            |(task, from, to, placed, prio)| EventKind::Migrate(Migrate {
+                task,
+                from: Cpu(from),
+                to: Cpu(to),
+                placed,
+                prio
+            })
+        ),
         (task_id(), task_id()).prop_map(|(parent, child)| EventKind::Fork(Fork { parent, child })),
         (task_id(), any::<u32>()).prop_map(|(task, old_tid)| EventKind::Exec(Exec { task, old_tid })),
         (task_id(), any::<bool>()).prop_map(|(task, group_dead)| EventKind::Exit(Exit { task, group_dead })),
