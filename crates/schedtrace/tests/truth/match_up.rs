@@ -15,10 +15,9 @@ use super::ftrace::{Shown, What};
 use super::recording::Trace;
 use super::table::Table;
 
-/// So far may the two readings of the clock be apart: the hypervisor may take the CPU away in between.
-const APART: Nanos = Nanos(5_000_000);
-/// So far at the most, those that have no nearer partner: 20 ms were seen.
-const FAR_APART: Nanos = Nanos(50_000_000);
+/// So far may the two readings of the clock be apart: the nearer ones are paired first, so that an event that comes again
+/// and again is not paired with another time that it came. The hypervisor may take the CPU away in between: 20 ms were seen.
+const APART: [Nanos; 4] = [Nanos(20_000), Nanos(200_000), Nanos(5_000_000), Nanos(50_000_000)];
 /// What ftrace prints is rounded to microseconds.
 const ROUNDED: Nanos = Nanos(1_000);
 
@@ -107,7 +106,7 @@ fn pairs(ours: &[Shown], theirs: &[Shown]) -> Vec<(usize, usize)> {
     }
     let mut pairs = Vec::new();
     for mut alone in same.into_values() {
-        for apart in [APART, FAR_APART] {
+        for apart in APART {
             let near = near(ours, theirs, &alone, apart);
             let (mine, others): (HashSet<usize>, HashSet<usize>) = near.iter().copied().unzip();
             alone[0].retain(|at| !mine.contains(at));
