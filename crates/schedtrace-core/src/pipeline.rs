@@ -35,8 +35,8 @@ pub const QUEUE_DEPTH: usize = 32;
 /// The deepest queue that [`Pipeline::depth`] takes.
 pub const MAX_QUEUE_DEPTH: usize = 4096;
 
-/// How long one poll of the source may wait, and so how soon the run ends once no sink is left.
-const POLL: Duration = Duration::from_millis(100);
+/// How long one poll of a silent source may wait, and so how soon the run ends once no sink is left.
+const POLL: Duration = Duration::from_millis(500);
 
 /// Carries the batches of one source to any number of sinks.
 ///

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, ExitStatus};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,7 +15,7 @@ use schedtrace_core::live::Stopper;
 use schedtrace_core::system::procfs;
 use schedtrace_core::trace::{TraceWriter, WriterOptions};
 use schedtrace_core::{Batch, Error, Kind, Meta, Nanos, OnFull, Pipeline, Sink, Source, Summary};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::RecordArgs;
 use crate::privilege::{self, User};
@@ -25,8 +25,10 @@ use crate::{FAILURE, Failure, repair, units};
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// How often the recorder looks for the end: of the time, of the command, or by a signal.
-const TICK: Duration = Duration::from_millis(20);
+/// How often the line of progress changes, where there is one.
+const TICK: Duration = Duration::from_millis(100);
+/// So many signals may wait to be looked at.
+const SIGNALS: usize = 16;
 
 pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     let command = args.command.split_first().map(|(program, rest)| find(program).map(|path| (path, rest)));
@@ -56,7 +58,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     // Of a recording that did not begin, nothing is left behind.
     let discard = || drop(std::fs::remove_dir_all(&output));
     let mut collector = attached.start().inspect_err(|_| discard())?;
-    let mut ending = Ending { stopper: collector.stopper(), signals, child: None, until: None };
+    let mut ending = Ending { stopper: collector.stopper(), child: None, until: None };
     if let Some((program, rest)) = command {
         let spawned = std::process::Command::new(&program).args(rest).spawn();
         ending.child = Some(spawned.map_err(|error| {
@@ -69,8 +71,11 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
 
     let seen = Seen::default();
     let mut recording = Recording { writer: &mut writer, seen: &seen };
+    let (happens, happened) = mpsc::sync_channel(SIGNALS);
+    let _signals = signals.tell(happens.clone())?;
     let (summary, status) = std::thread::scope(|scope| {
         let pipeline = std::thread::Builder::new().name("st-merge".into()).spawn_scoped(scope, || {
+            let _over = Over(happens);
             let pipeline = Pipeline::new().sink("trace", OnFull::Block, &mut recording);
             let perfetto = perfetto.as_mut().map(|writer| ("perfetto", OnFull::Block, writer));
             perfetto
@@ -79,7 +84,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
                 .run(&mut collector)
         });
         let pipeline = pipeline.map_err(|error| Failure::Coded(FAILURE, format!("cannot start a thread: {error}")))?;
-        let status = ending.wait(&seen, began, || pipeline.is_finished());
+        let status = ending.wait(&seen, began, &happened);
         let summary = pipeline.join().map_err(|_| Failure::Coded(FAILURE, "the recorder panicked: a bug".into()))?;
         Ok::<_, Failure>((summary?.into_result()?, status))
     })?;
@@ -148,28 +153,49 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(FAILURE))
 }
 
-/// Signals that end a recording; they do not end the process.
+/// What a recorder waits for.
 #[derive(Debug)]
-struct Signals {
-    last: Arc<AtomicUsize>,
+enum Happened {
+    Signal(i32),
+    /// Nobody records any more.
+    Over,
 }
+
+/// Says that it is over when it goes, by a panic as well.
+struct Over(mpsc::SyncSender<Happened>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let _ = self.0.send(Happened::Over);
+    }
+}
+
+/// Signals that end a recording, and that of a command that ended; they do not end the process.
+struct Signals(signal_hook::iterator::Signals);
 
 impl Signals {
     fn catch() -> Result<Self, Error> {
-        let last = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register_usize(signal, Arc::clone(&last), signal as usize)
-                .map_err(|error| Error::Invalid(format!("cannot catch signal {signal}: {error}")))?;
-        }
-        Ok(Self { last })
+        let signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD]);
+        signals.map(Self).map_err(|error| Error::Invalid(format!("cannot catch signals: {error}")))
     }
 
-    /// The signal that came since the last call.
-    fn take(&self) -> Option<i32> {
-        match self.last.swap(0, Ordering::AcqRel) {
-            0 => None,
-            signal => i32::try_from(signal).ok(),
-        }
+    /// Tells of them on a thread of its own, as long as what it returns is kept.
+    fn tell(self, to: mpsc::SyncSender<Happened>) -> Result<Telling, Failure> {
+        let Self(mut signals) = self;
+        let handle = signals.handle();
+        let tell = move || signals.forever().all(|signal| to.send(Happened::Signal(signal)).is_ok());
+        let thread = std::thread::Builder::new().name("st-signals".into()).spawn(tell);
+        thread.map_err(|error| Failure::Coded(FAILURE, format!("cannot start a thread: {error}")))?;
+        Ok(Telling(handle))
+    }
+}
+
+/// Ends the thread that tells of signals when it goes.
+struct Telling(signal_hook::iterator::Handle);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -177,35 +203,38 @@ impl Signals {
 #[derive(Debug)]
 struct Ending {
     stopper: Stopper,
-    signals: Signals,
     child: Option<Child>,
     until: Option<Instant>,
 }
 
 impl Ending {
-    /// Waits for the end and tells the collector; returns the command's status if it was its end. `failed` says that
-    /// nobody records any more.
-    fn wait(&mut self, seen: &Seen, began: Instant, failed: impl Fn() -> bool) -> Option<ExitStatus> {
+    /// Waits for the end and tells the collector; returns the command's status if it was its end.
+    fn wait(&mut self, seen: &Seen, began: Instant, happened: &mpsc::Receiver<Happened>) -> Option<ExitStatus> {
         let progress = progress();
         let mut told = false;
         let status = loop {
+            // At once: it may have ended before there was anyone to be told.
             if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
                 break Some(status);
             }
-            if failed() || self.until.is_some_and(|until| Instant::now() >= until) {
+            let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
                 break None;
-            }
-            if let Some(signal) = self.signals.take() {
-                let Some(child) = self.child.as_ref().filter(|_| !told) else { break None };
-                told = true;
-                // The terminal has sent Ctrl-C to the command as well; other signals come to us alone.
-                if signal != SIGINT {
-                    forward(child, signal);
-                }
             }
             progress.set_message(seen.line(began.elapsed()));
             progress.tick();
-            std::thread::sleep(TICK);
+            let patience = if progress.is_hidden() { Duration::MAX } else { TICK };
+            let signal = match happened.recv_timeout(left.map_or(patience, |left| left.min(patience))) {
+                Ok(Happened::Signal(SIGCHLD)) | Err(RecvTimeoutError::Timeout) => continue,
+                Ok(Happened::Signal(signal)) => signal,
+                Ok(Happened::Over) | Err(RecvTimeoutError::Disconnected) => break None,
+            };
+            let Some(child) = self.child.as_ref().filter(|_| !told) else { break None };
+            told = true;
+            // The terminal has sent Ctrl-C to the command as well; other signals come to us alone.
+            if signal != SIGINT {
+                forward(child, signal);
+            }
         };
         progress.finish_and_clear();
         self.stopper.stop();

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use super::builder::{Attached, CollectorBuilder, Loaded};
 use super::capabilities::Capabilities;
 use super::decode::{Counters, Decoder, Ledger, Nameless, PerKind};
 use super::kernel::Programs;
-use super::shard::{Chunk, Finish, Shard, now};
+use super::shard::{Chunk, Finish, Pace, Shard, now};
 use crate::error::{Error, Result};
 use crate::event::{Batch, Cgroup, CgroupId, Event, Kind, Loss, LossPlace, Nanos, ShardId, Task};
 use crate::merge::Merge;
@@ -25,8 +24,6 @@ use crate::system::{Cgroups, ClockSnapshot};
 const CHUNKS_PER_SHARD: usize = 2;
 /// About how many events a batch has at most: so that a queue of batches takes bounded memory (1 MiB each).
 const EVENTS_PER_BATCH: usize = 1 << 15;
-/// How often `poll` looks whether it was told to stop.
-const STOP_CHECK: Duration = Duration::from_millis(100);
 /// How often the kernel is asked which programs it skipped because they would have nested.
 const NESTED_CHECK: Nanos = Nanos(1_000_000_000);
 
@@ -61,7 +58,6 @@ pub struct Collector {
     held: Held,
     ledger: Ledger,
     nested: Nested,
-    stop: Arc<AtomicBool>,
     ends: Option<Instant>,
     phase: Phase,
     /// How far the last batch came.
@@ -70,12 +66,12 @@ pub struct Collector {
 
 /// Ends a [`Collector`] from another thread.
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<AtomicBool>);
+pub struct Stopper(Arc<Finish>);
 
 impl Stopper {
     /// The collector detaches its programs at its next poll, delivers what is in the rings, and ends.
     pub fn stop(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.ask();
     }
 }
 
@@ -103,7 +99,7 @@ impl Collector {
     /// A handle that ends the recording.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.stop))
+        Stopper(Arc::clone(&self.shards.finish))
     }
 
     /// When it ends by itself, if it does ([`CollectorBuilder::duration`]).
@@ -113,7 +109,7 @@ impl Collector {
     }
 
     fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Acquire) || self.ends.is_some_and(|ends| Instant::now() >= ends)
+        self.shards.finish.is_asked() || self.ends.is_some_and(|ends| Instant::now() >= ends)
     }
 
     fn detach(&mut self) -> Result<()> {
@@ -121,7 +117,7 @@ impl Collector {
         self.programs.detach();
         self.meta.ended = Some(now());
         self.meta.clocks.push(ClockSnapshot::now());
-        self.shards.finish.ring();
+        self.shards.finish.tell();
         self.phase = Phase::Draining;
         Ok(())
     }
@@ -191,7 +187,8 @@ impl Source for Collector {
                     self.shards.join()?;
                 }
             }
-            match self.shards.chunks.recv_deadline(deadline.min(Instant::now() + STOP_CHECK)) {
+            let wake = self.ends.filter(|_| self.phase == Phase::Running).map_or(deadline, |ends| ends.min(deadline));
+            match self.shards.chunks.recv_deadline(wake) {
                 Ok(chunk) => self.take(chunk),
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => return Ok(Poll::Idle),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -230,7 +227,7 @@ impl Shards {
 
 impl Drop for Shards {
     fn drop(&mut self) {
-        self.finish.ring();
+        self.finish.tell();
         // A shard that waits for room in the channel sees that nobody takes from it any more.
         self.chunks = crossbeam_channel::never();
         for thread in self.threads.drain(..) {
@@ -358,10 +355,11 @@ pub(super) fn start(attached: Attached) -> Result<Collector> {
     let mut merge = Merge::new(ids.iter().copied());
     merge.push(ShardId::LIFECYCLE, snapshot, meta.started);
     let (sender, chunks) = crossbeam_channel::bounded(CHUNKS_PER_SHARD * rings.len());
+    let pace = Arc::new(Pace::new(drain_interval));
     let mut shards = Shards { ids, chunks, finish, threads: Vec::new() };
     for (id, ring, ring_fd) in rings {
         let (decoder, finish) = (decoder.clone(), Arc::clone(&shards.finish));
-        let shard = Shard { id, ring, ring_fd, decoder, drain_interval, finish };
+        let shard = Shard { id, ring, ring_fd, decoder, finish, pace: Arc::clone(&pace) };
         let name = if id == ShardId::LIFECYCLE { "st-lifecycle".into() } else { format!("st-shard-{}", id.0) };
         let sender = sender.clone();
         let thread = std::thread::Builder::new().name(name).spawn(move || shard.run(&sender));
@@ -373,7 +371,6 @@ pub(super) fn start(attached: Attached) -> Result<Collector> {
         nested: Nested { told: [0; Kind::COUNT], since: meta.started },
         held: Held { tasks, lost: Vec::new(), cgroups, named: HashSet::new(), nameless: HashMap::new() },
         ledger: Ledger::new(shard_of),
-        stop: Arc::new(AtomicBool::new(false)),
         ends,
         phase: Phase::Running,
         until: Nanos::ZERO,

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -39,9 +39,10 @@ pub(super) struct FullRing {
     pub(super) totals: PerKind,
 }
 
-/// Tells all shards to read what is left and to end.
+/// The end of a recording: first somebody asks for it, then all shards are told to read what is left.
 #[derive(Debug)]
 pub(super) struct Finish {
+    asked: AtomicBool,
     now: AtomicBool,
     bell: OwnedFd,
 }
@@ -49,13 +50,65 @@ pub(super) struct Finish {
 impl Finish {
     pub(super) fn new() -> std::io::Result<Self> {
         let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-        Ok(Self { now: AtomicBool::new(false), bell })
+        Ok(Self { asked: AtomicBool::new(false), now: AtomicBool::new(false), bell })
     }
 
-    pub(super) fn ring(&self) {
+    /// Asks whoever takes the chunks, who is woken by the next one of them: each shard reads its ring at once.
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// Tells all shards to read what is left and to end.
+    pub(super) fn tell(&self) {
         self.now.store(true, Ordering::Release);
-        // The bell is never read, so it stays up for every shard; it can only be full, which is as good.
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // The bell is never read: each shard wakes whenever it is rung. It can only be full, after 2^64 times.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+/// How often the rings are read. All shards go by it, for the merge is only as far as the slowest of them.
+#[derive(Debug)]
+pub(super) struct Pace {
+    interval: Duration,
+    /// While events come thick.
+    busy_until: AtomicU64,
+}
+
+/// So many events a second on one ring are thick.
+const BUSY: u64 = 20_000;
+/// For so long after they were.
+const STAYS_BUSY: Nanos = Nanos(1_000_000_000);
+/// Where few events come, rings are read so many times less often: each time wakes every thread of a recorder once.
+const QUIET: u32 = 5;
+
+impl Pace {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self { interval: interval.max(Duration::from_micros(1)), busy_until: AtomicU64::new(0) }
+    }
+
+    /// So many events came on one ring between these times.
+    fn saw(&self, events: usize, from: Nanos, until: Nanos) {
+        let seconds = (until - from).0 as f64 / 1e9;
+        if events as f64 > BUSY as f64 * seconds {
+            self.busy_until.store((until + STAYS_BUSY).0, Ordering::Relaxed);
+        }
+    }
+
+    /// How long it is until the next look: the same moment for all shards, so that the merge wakes once for all of them.
+    fn wait(&self, now: Nanos) -> Duration {
+        let busy = now.0 < self.busy_until.load(Ordering::Relaxed);
+        let interval = if busy { self.interval } else { self.interval.saturating_mul(QUIET) };
+        let past = u128::from(now.0) % interval.as_nanos();
+        interval - Duration::from_nanos(past as u64)
     }
 }
 
@@ -76,7 +129,7 @@ pub(super) struct Shard {
     pub(super) ring: Ring,
     pub(super) ring_fd: OwnedFd,
     pub(super) decoder: Decoder,
-    pub(super) drain_interval: Duration,
+    pub(super) pace: Arc<Pace>,
     pub(super) finish: Arc<Finish>,
 }
 
@@ -85,11 +138,13 @@ impl Shard {
     pub(super) fn run(mut self, chunks: &Sender<Chunk>) -> std::io::Result<()> {
         let epoll = self.epoll()?;
         let mut chunk = self.chunk();
+        let mut last = now();
         loop {
             let finishing = self.finish.now.load(Ordering::Acquire);
             // The clock comes before the position: a record that is older than the clock was reserved before it.
             let clock = now();
             let producer = self.ring.producer_position();
+            let mut seen = 0;
             loop {
                 let decoder = &self.decoder;
                 let room = RECORDS_PER_CHUNK.saturating_sub(chunk.events.len()).max(1);
@@ -104,6 +159,7 @@ impl Shard {
                     }
                     Drained::Busy => break,
                 }
+                seen += chunk.events.len();
                 let fresh = self.chunk_like(&chunk);
                 if chunks.send(std::mem::replace(&mut chunk, fresh)).is_err() {
                     return Ok(());
@@ -115,6 +171,8 @@ impl Shard {
             if finishing {
                 return Ok(());
             }
+            self.pace.saw(seen, last, clock);
+            last = clock;
             self.wait(&epoll);
         }
     }
@@ -139,18 +197,16 @@ impl Shard {
         Ok(epoll)
     }
 
-    /// Until the ring's fill threshold, the drain interval, or the end.
+    /// Until the ring's fill threshold, the next look, or the end.
     fn wait(&self, epoll: &OwnedFd) {
-        let timeout = rustix::time::Timespec {
-            tv_sec: self.drain_interval.as_secs() as _,
-            tv_nsec: self.drain_interval.subsec_nanos().into(),
-        };
+        let wait = self.pace.wait(now());
+        let timeout = rustix::time::Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() };
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
         if let Err(error) = epoll::wait(epoll, &mut events[..], Some(&timeout))
             && error != rustix::io::Errno::INTR
         {
             tracing::warn!("epoll_wait: {error}");
-            std::thread::sleep(self.drain_interval);
+            std::thread::sleep(wait);
         }
     }
 }
@@ -170,5 +226,23 @@ fn take(decoder: &Decoder, words: &[u64], clock: Nanos, chunk: &mut Chunk) {
             let place = LossPlace::Decode(chunk.shard);
             chunk.lost.push(Loss { place, kind: None, count: 1, from: chunk.until, until: clock });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_rings_are_read_at_the_same_moments_and_less_often_where_little_happens() {
+        let pace = Pace::new(Duration::from_millis(50));
+        let at = |ms: u64| pace.wait(Nanos(ms * 1_000_000)).as_millis();
+        let saw = |events, until: u64| pace.saw(events, Nanos((until - 50) * 1_000_000), Nanos(until * 1_000_000));
+        assert_eq!([at(10_000), at(10_010), at(10_249)], [250, 240, 1]);
+        saw(1_000, 10_250);
+        assert_eq!(at(10_260), 240, "20,000 events a second are not thick yet");
+        saw(1_001, 10_250);
+        assert_eq!([at(10_260), at(11_249), at(11_260)], [40, 1, 240]);
+        assert!(Pace::new(Duration::ZERO).wait(Nanos(7)) > Duration::ZERO);
     }
 }

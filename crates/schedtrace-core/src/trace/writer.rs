@@ -28,6 +28,8 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 << 10..=256 << 20;
 const MIN_MAX_BYTES: u64 = 1 << 20;
 /// So many commits between two times that they are brought to the disk.
 const COMMITS_PER_SYNC: u32 = 4;
+/// A commit may come earlier by so much.
+const EARLY: Duration = Duration::from_millis(20);
 /// So many segments may wait to be turned into Parquet, and take so many bytes, where no limit of size says less.
 const WAITING_SEGMENTS: usize = 16;
 const WAITING_BYTES: u64 = 1 << 30;
@@ -287,10 +289,15 @@ impl TraceWriter {
                 self.rotate()?;
             }
         }
-        if self.committed.elapsed() >= self.options.sync_interval / COMMITS_PER_SYNC {
+        if self.is_due(self.committed, self.options.sync_interval / COMMITS_PER_SYNC) {
             self.commit_written()?;
         }
         Ok(())
+    }
+
+    /// Whether so much time has gone by, or nearly: where batches come once in an interval, the next one would be late.
+    fn is_due(&self, last: Instant, interval: Duration) -> bool {
+        last.elapsed() >= interval.saturating_sub(EARLY)
     }
 
     /// Whether a segment that is large enough should make way for the next. Where the disk or the CPUs do not keep up,
@@ -392,7 +399,7 @@ impl TraceWriter {
         let documents = commit.write(&self.dir)?;
         self.document_bytes = self.document_bytes.max(self.meta_bytes + documents);
         self.committed = Instant::now();
-        if self.synced.elapsed() >= self.options.sync_interval {
+        if self.is_due(self.synced, self.options.sync_interval) {
             self.offer(commit)?;
         }
         Ok(())
