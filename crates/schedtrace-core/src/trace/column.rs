@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, StringArray, StringViewArray, UInt8Array, UInt16Array,
-    UInt32Array,
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, Int64Array, StringArray, StringViewArray, UInt8Array,
+    UInt16Array, UInt32Array,
 };
 use arrow::datatypes::DataType;
 
@@ -77,15 +77,15 @@ fn stored(time: Nanos) -> i64 {
 pub(super) struct Flag;
 impl Column for Flag {
     type Value<'a> = bool;
-    type Builder = Vec<bool>;
+    type Builder = BooleanBuilder;
     type View<'a> = &'a BooleanArray;
     const TYPE: DataType = DataType::Boolean;
     #[inline]
-    fn push(builder: &mut Vec<bool>, value: bool) {
-        builder.push(value);
+    fn push(builder: &mut BooleanBuilder, value: bool) {
+        builder.append_value(value);
     }
-    fn array(builder: &mut Vec<bool>) -> ArrayRef {
-        Arc::new(BooleanArray::from(std::mem::take(builder)))
+    fn array(builder: &mut BooleanBuilder) -> ArrayRef {
+        Arc::new(builder.finish())
     }
     fn view(array: &ArrayRef) -> Option<&BooleanArray> {
         array.as_boolean_opt()

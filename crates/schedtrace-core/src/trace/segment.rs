@@ -339,7 +339,8 @@ fn properties(table: Table, span: &Span) -> WriterProperties {
         .set_created_by(concat!("schedtrace ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(COMPRESSION)
         .set_max_row_group_row_count(Some(if table.has_long_texts() { TEXT_ROWS_PER_GROUP } else { ROWS_PER_GROUP }))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
+        // Only those of times exclude any rows: every CPU and most tasks are in every row group.
+        .set_statistics_enabled(EnabledStatistics::None)
         .set_key_value_metadata(pairs);
     // Times grow with the rows; CPUs, priorities and states are small: differences take few bits, and cost less than a
     // dictionary. Not so ids, of which those of idle tasks are far from the others, and texts.
