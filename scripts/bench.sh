@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures what recording and reading cost, here and beside other tracers, and writes docs/performance.md: as root, in about
-# 25 minutes. bench.sh [PART [ROUNDS [WORKLOAD...]]]: one part alone is stages (simulated machines, by criterion), programs
-# (the BPF side), compare (other tracers), figures (schedtrace alone) or page (from what was measured last).
+# half an hour. bench.sh [PART [ROUNDS [WORKLOAD...]]]: one part alone is stages (simulated machines, by criterion), programs
+# (the BPF side), compare (other tracers), emulated (scxtop among them, on the test kernel in an emulator; if scxtop is not
+# there, that builds it for a quarter of an hour), figures (schedtrace alone) or page (from what was measured last).
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
@@ -18,11 +19,28 @@ bench() {
     cargo bench --quiet --locked -p schedtrace-core --features csv,perfetto,synthetic --bench "$@"
 }
 
+# Where sched_ext is, which this machine's kernel may lack, and where time is a count of instructions.
+emulated() {
+    if [ "${VM:-}" = skip ]; then
+        echo "the emulator is left out (VM=skip)"
+        return
+    fi
+    if [ ! -x "$cache/scxtop/bin/scxtop" ]; then
+        scripts/setup.sh clang-19
+        BPF_CLANG=clang-19 CARGO_TARGET_DIR="$work/scxtop" cargo install --quiet scxtop --version 1.1.4 --root "$cache/scxtop"
+    fi
+    mkdir "$work/run"
+    cp "$program" "$cache/scxtop/bin/scxtop" scripts/bench/*.py "$work/run/"
+    echo 'SCXTOP=./scxtop python3 run.py ./schedtrace /run/out/result emulated' >"$work/run/run"
+    VM_CLOCK=instructions VM_RUN=$work/run VM_RESULT=$work/emulated scripts/vm-test.sh
+    cp "$work/emulated/emulated.json" "$results/"
+}
+
 is_wanted() {
     [ "$part" = all ] || [ "$part" = "$1" ]
 }
 
-[[ $part =~ ^(all|stages|programs|compare|figures|page)$ ]] || die "bench.sh has no part called $part: stages, programs, compare, figures or page"
+[[ $part =~ ^(all|stages|programs|compare|emulated|figures|page)$ ]] || die "bench.sh has no part called $part: stages, programs, compare, emulated, figures or page"
 is_root || [[ $part =~ ^(stages|page)$ ]] || die "recording needs root: run it as root, then try again"
 scripts/setup.sh util-linux python3
 if is_wanted stages; then
@@ -40,11 +58,12 @@ if is_wanted programs; then
     bench programs -- "$work/empty.bpf.o" "$rounds" | tee "$work/programs.jsonl"
     mv "$work/programs.jsonl" "$results/"
 fi
-if is_wanted compare || is_wanted figures; then
+if is_wanted compare || is_wanted emulated || is_wanted figures; then
     scripts/setup.sh linux-perf bpftrace libbpf-tools rt-tests stress-ng
     cargo build --release --locked --quiet -p schedtrace
     program="$CARGO_TARGET_DIR/release/schedtrace"
     ! is_wanted compare || TMPDIR=$work python3 scripts/bench/run.py "$program" "$results" compare "$rounds" "${workloads[@]}"
+    ! is_wanted emulated || emulated
     ! is_wanted figures || TMPDIR=$work python3 scripts/bench/run.py "$program" "$results" figures
 fi
 if is_wanted page; then

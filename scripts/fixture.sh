@@ -9,7 +9,9 @@ fixtures=crates/schedtrace/tests/fixtures
 result=$(mktemp -d)
 trap 'rm -rf "$result"' EXIT
 scripts/setup.sh rt-tests
-VM_RUN=scripts/vm/fixture.sh VM_RESULT=$result scripts/vm-test.sh
+mkdir "$result/run"
+cp scripts/vm/fixture.sh "$result/run/run"
+VM_RUN=$result/run VM_RESULT=$result scripts/vm-test.sh
 [ -d "$result/hackbench.schedtrace" ] || die "nothing was recorded: see above"
 rm -rf "$fixtures/hackbench.schedtrace"
 cp -r "$result/hackbench.schedtrace" "$fixtures/"

@@ -4,8 +4,9 @@
 #
 # KERNEL is a bzImage that has 9p, virtio and BTF built in, by default the newest in ../shared/kernel. For one that has
 # them as modules, MODULES names its folder of modules (lib/modules/RELEASE). debian-6.1, debian-6.12 and so on fetch
-# Debian's own. VM=skip leaves all of this out; VM_RESULT names a folder for what the machine said. VM_RUN names a script
-# that is run in place of the tests, with schedtrace at hand; what it leaves in /run/out/result goes to VM_RESULT, too.
+# Debian's own. VM=skip leaves all of this out; VM_RESULT names a folder for what the machine said. VM_RUN names a folder
+# whose script "run" is run in place of the tests, with schedtrace at hand; what it leaves in /run/out/result goes to
+# VM_RESULT, too. With VM_CLOCK=instructions, time there is a count of instructions, one a nanosecond.
 set -euo pipefail
 here=$PWD
 # shellcheck source=scripts/env.sh
@@ -36,7 +37,7 @@ cp scripts/vm/init.sh "$out/"
 # name, then what is to be run of it.
 if [ -n "${VM_RUN:-}" ]; then
     tests=()
-    cp "$VM_RUN" "$out/run"
+    cp -rL "$VM_RUN" "$out/run"
 elif [ "$cpus" = 8 ]; then
     tests=("schedtrace_core live_" "live live_" "ends live_" "loss reader room tail" "vm vm_")
 else
@@ -56,6 +57,8 @@ printf '%s\n' "${tests[@]}" >"$out/tests"
 mkdir "$out/result"
 
 half=$((cpus / 2))
+clock=()
+[ "${VM_CLOCK:-}" != instructions ] || clock=(-icount "shift=0,sleep=off")
 append="console=ttyS0 panic=-1 loglevel=4 init=$out/init.sh"
 boot=()
 if [ -n "${MODULES:-}" ]; then
@@ -66,7 +69,7 @@ else
 fi
 echo "$(basename "$kernel") with $cpus CPUs, emulated"
 # One thread: with several, the guest dies when its kernel patches its own code, which attaching a program does.
-timeout "${VM_SECONDS:-1500}" qemu-system-x86_64 -accel tcg,thread=single -cpu EPYC-Rome,topoext=on -m 3G \
+timeout "${VM_SECONDS:-1500}" qemu-system-x86_64 -accel tcg,thread=single "${clock[@]}" -cpu EPYC-Rome,topoext=on -m 3G \
     -smp "$cpus,sockets=2,dies=1,cores=$((half / 2)),threads=2" \
     -object memory-backend-ram,id=m0,size=1536M -object memory-backend-ram,id=m1,size=1536M \
     -numa "node,nodeid=0,cpus=0-$((half - 1)),memdev=m0" -numa "node,nodeid=1,cpus=$half-$((cpus - 1)),memdev=m1" \

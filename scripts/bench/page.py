@@ -41,11 +41,11 @@ def stages():
     return found
 
 
-def compared():
-    for workload in tools["workloads"].values():
+def compared(measured):
+    for workload in measured["workloads"].values():
         base = workload["runs"]["none"]
         rows = []
-        for tool in tools["tools"]:
+        for tool in measured["tools"]:
             runs = workload["runs"][tool["name"]]
             row = [tool["name"], spread((run["took"] / none["took"] for run, none in zip(runs, base)), "{:.2f}x".format),
                    spread((run["took"] for run in runs), "{:.2f}".format)]
@@ -132,13 +132,33 @@ def machines(rates):
                  [[shape, *(stages.get(name, "") for name in names)] for shape, stages in order])
 
 
+def in_emulator():
+    """Measured where there is a test kernel."""
+    file = results / "emulated.json"
+    if not file.exists():
+        return ""
+    measured = json.loads(file.read_text())
+    machine = measured["machine"]
+    tables = "\n".join(compared(measured))
+    return f"""## The same in an emulator, by counted instructions
+
+scxtop needs sched_ext, which the kernel of this machine lacks. So this is a virtual machine, emulated (QEMU without hardware
+support, Linux {machine['kernel']}, {machine['cpus']} CPUs), where each instruction of any CPU takes one nanosecond. Time is a count of the
+instructions of all CPUs: also of what the tracer does in user space meanwhile, on whatever CPU. It knows no caches and no cost of an
+interrupt. scxtop records more kinds of events (wakeups, softirqs, IPIs), and for five seconds, of which the load takes a part.
+
+{flags(measured)}
+
+{tables}"""
+
+
 rates = stages()
 machine, kind = tools["machine"], "virtual machine" if tools["machine"]["virtual"] else "machine"
 noise = [run["noise"] for run in (tools, own)]
 stolen = sum(part["stolen"] for part in noise) / (sum(part["seconds"] for part in noise) * machine["cpus"])
 took = [run["took"] for run in tools["workloads"]["pipe"]["runs"]["none"]]
 before_curve, after_curve = (part.strip() for part in (here / "steps.md").read_text().split("<!-- curve -->"))
-flags = "\n".join(f"- {tool['name']}: {tool['flags']}" for tool in tools["tools"] if tool["flags"])
+flags = lambda measured: "\n".join(f"- {tool['name']}: {tool['flags']}" for tool in measured["tools"] if tool["flags"])
 
 print(f"""# Performance
 
@@ -162,9 +182,10 @@ Each round ran each workload under each tracer in turn, {len(took)} rounds. CPU 
 until it has ended, with what the kernel did for them, and not what it took of the traced tasks' time, which is the ratio. Events of different tools are
 not the same: schedtrace's include migrations and lifecycles.
 
-{flags}
+{flags(tools)}
 
-""" + "\n".join(compared()) + f"""
+""" + "\n".join(compared(tools)) + f"""
+{in_emulator()}
 ## Each stage on one core
 
 Events of a simulated machine with 16 CPUs and 500 tasks, a million at a time, pinned to one core: what has threads of its own, like the

@@ -1,8 +1,9 @@
-"""Measures on this machine, as root: run.py PROGRAM RESULTS compare [ROUNDS [WORKLOAD...]] | figures | endurance MINUTES SIZE
+"""Measures on this machine, as root: run.py PROGRAM RESULTS compare [ROUNDS [WORKLOAD...]] | figures | emulated | endurance MINUTES SIZE
 
 `compare` runs each workload under each tracer in turn, round by round, so that whatever else the machine does meets them
 all. `figures` measures schedtrace alone: an idle machine, the highest rate, rates in between, and reports. Both leave a JSON
-file in RESULTS, which page.py makes a page of. `endurance MINUTES SIZE` records the highest rate for so long within a limit.
+file in RESULTS, which page.py makes a page of. `emulated` is `compare` where a virtual machine's time is a count of
+instructions, with the tracers that run there. `endurance MINUTES SIZE` records the highest rate for so long within a limit.
 """
 
 import json
@@ -15,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import TOOLS, WORK_CPU, Schedtrace, beyond_rings, cpu_seconds, on_disk
+from tools import EMULATED, TOOLS, WORK_CPU, Schedtrace, beyond_rings, cpu_seconds, on_disk
 
 program, results = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
 
@@ -32,9 +33,12 @@ def timed(*command):
 PIPE = ("taskset", "-c", str(WORK_CPU), "perf", "bench", "-f", "simple", "sched", "pipe", "-l")
 
 
-def pipe():
-    run = subprocess.run([*PIPE, "200000"], stdout=subprocess.PIPE, check=True, text=True)
-    return float(run.stdout.split()[-1])
+def pipe(loops):
+    def run():
+        ran = subprocess.run([*PIPE, str(loops)], stdout=subprocess.PIPE, check=True, text=True)
+        return float(ran.stdout.split()[-1])
+
+    return run
 
 
 def build():
@@ -51,7 +55,7 @@ def idle():
 
 #: Name: what it is, its command, and whether work and tracer are kept on different CPUs.
 WORKLOADS = {
-    "pipe": ("`perf bench sched pipe -l 200000` on one CPU, the tracer on the other", pipe, True),
+    "pipe": ("`perf bench sched pipe -l 200000` on one CPU, the tracer on the other", pipe(200_000), True),
     "processes": ("`hackbench -g 4 -f 5 -l 10000`: processes, sockets",
                   timed("hackbench", "-g", "4", "-f", "5", "-l", "10000"), False),
     "threads": ("`hackbench -T -p -g 4 -f 5 -l 30000`: threads, pipes",
@@ -59,6 +63,11 @@ WORKLOADS = {
     "switch": ("`stress-ng --switch 2 --switch-ops 500000`", timed("stress-ng", "--switch", "2", "--switch-ops", "500000"), False),
     "build": ("a build: libbpf, `make -j`", build, False),
     "idle": ("an idle machine, 5 s", idle, False),
+}
+
+
+EMULATED_WORKLOADS = {
+    "pipe": ("`perf bench sched pipe -l 20000` on one CPU, the tracer on another", pipe(20_000), True),
 }
 
 
@@ -76,14 +85,14 @@ def once(make, workload, pinned):
                 "cpu": tool.user + tool.system, "peak": tool.peak}
 
 
-def compare(rounds, wanted):
+def compare(rounds, wanted, workloads=WORKLOADS, tools=TOOLS):
     table = {}
-    for name, (title, workload, pinned) in WORKLOADS.items():
+    for name, (title, workload, pinned) in workloads.items():
         if wanted and name not in wanted:
             continue
-        runs = {tool.name: [] for tool in TOOLS}
+        runs = {tool.name: [] for tool in tools}
         for at in range(rounds):
-            for tool in TOOLS[at % len(TOOLS):] + TOOLS[: at % len(TOOLS)]:
+            for tool in tools[at % len(tools):] + tools[: at % len(tools)]:
                 runs[tool.name].append(once(tool, workload, pinned))
                 print(f"{name}, round {at + 1}: {tool.name} {runs[tool.name][-1]}", file=sys.stderr)
         table[name] = {"title": title, "runs": runs}
@@ -91,8 +100,8 @@ def compare(rounds, wanted):
         # The others are as they were measured last.
         before = json.loads((results / "compare.json").read_text())["workloads"]
         table = {name: table.get(name) or before.get(name) for name in WORKLOADS if name in table or name in before}
-    tools = [{"name": tool.name, "flags": tool.flags, "keeps": tool.keeps} for tool in TOOLS]
-    return {"tools": tools, "workloads": table}
+    told = [{"name": tool.name, "flags": tool.flags, "keeps": tool.keeps} for tool in tools]
+    return {"tools": told, "workloads": table}
 
 
 class Load:
@@ -202,6 +211,8 @@ what, rest = sys.argv[3], sys.argv[4:]
 begun, steal = time.monotonic(), stolen()
 if what == "compare":
     measured = compare(int(rest[0]) if rest else 5, rest[1:])
+elif what == "emulated":
+    measured = compare(3, [], EMULATED_WORKLOADS, EMULATED)
 elif what == "endurance":
     measured = recorded(saturated(), 60 * float(rest[0]), ("--max-size", rest[1]))
 else:

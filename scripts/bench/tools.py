@@ -63,12 +63,15 @@ class Tool:
         # Of the process's own memory: getrusage's may be that of whoever started it.
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         self.peak = int(re.search(r"^VmHWM:\s+(\d+)", status, re.M)[1]) << 10
-        # Not through Popen, which would take the exit status, and with it what the process used, from wait4.
-        os.kill(self.process.pid, signal.SIGINT)
+        self.end()
         self.said = self.process.stderr.read()
         _, _, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = 0
         self.user, self.system = usage.ru_utime - self.before[0], usage.ru_stime - self.before[1]
+
+    def end(self):
+        # Not through Popen, which would take the exit status, and with it what the process used, from wait4.
+        os.kill(self.process.pid, signal.SIGINT)
 
     def kill(self):
         """Ends what has not ended: a tracer that goes on would disturb all that is measured after it."""
@@ -278,4 +281,26 @@ class Runqlat(Tool):
         return sum(int(n) for n in re.findall(r"->\s+\d+\s*:\s*(\d+)", self.file.read_text())), 0, 0
 
 
+class Scxtop(Tool):
+    """Needs sched_ext; its path is in SCXTOP."""
+
+    name = "scxtop trace"
+    flags = "`scxtop trace -d 5000 -o FILE` (1.1.4)"
+
+    def start(self, folder):
+        self.file = folder / "trace.pftrace"
+        self.log = folder / "scxtop.log"
+        with self.log.open("w") as log:
+            self.spawn(os.environ["SCXTOP"], "trace", "-d", "5000", "-o", self.file, stdout=log)
+        self.until(lambda: "waiting for trace duration" in self.log.read_text())
+
+    def end(self):
+        """It ends by itself, and takes a signal for a reason to leave without its trace."""
+
+    def seen(self):
+        said = self.log.read_text() + self.said
+        return int(re.search(r"collected (\d+) events", said)[1]), sum(map(int, re.findall(r"dropped\w*: (\d+)", said))), self.file.stat().st_size
+
+
+EMULATED = [Nothing, Schedtrace, Perf, Scxtop]
 TOOLS = [Nothing, Schedtrace, Perf, Ftrace, BpftraceWrites, BpftraceCounts, Runqlat]

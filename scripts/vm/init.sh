@@ -4,6 +4,7 @@
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2>/dev/null
+mount -t debugfs debug /sys/kernel/debug
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t tmpfs tmp /tmp
@@ -18,7 +19,7 @@ cd /tmp || poweroff -f
     uname -r
     /run/out/schedtrace doctor --json >/run/out/doctor.json
     /run/out/schedtrace doctor
-    [ ! -e /run/out/run ] || PATH=/run/out:$PATH sh -e /run/out/run
+    [ ! -e /run/out/run ] || (cd /run/out/run && PATH=/run/out:$PATH sh -e ./run)
     # A line for each, if there are any: the binary, and what is to be run of it.
     while read -r binary filters && [ -n "$binary" ]; do
         echo "     Running $binary $filters"
