@@ -84,7 +84,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
                 .run(&mut collector)
         });
         let pipeline = pipeline.map_err(|error| Failure::Coded(FAILURE, format!("cannot start a thread: {error}")))?;
-        let status = ending.wait(&seen, began, &happened);
+        let status = ending.wait(&seen, began, happened);
         let summary = pipeline.join().map_err(|_| Failure::Coded(FAILURE, "the recorder panicked: a bug".into()))?;
         Ok::<_, Failure>((summary?.into_result()?, status))
     })?;
@@ -208,8 +208,9 @@ struct Ending {
 }
 
 impl Ending {
-    /// Waits for the end and tells the collector; returns the command's status if it was its end.
-    fn wait(&mut self, seen: &Seen, began: Instant, happened: &mpsc::Receiver<Happened>) -> Option<ExitStatus> {
+    /// Waits for the end and tells the collector; returns the command's status if it was its end. What happens after that
+    /// is nobody's business: it goes with the receiver, so that nobody waits for room in the channel.
+    fn wait(&mut self, seen: &Seen, began: Instant, happened: mpsc::Receiver<Happened>) -> Option<ExitStatus> {
         let progress = progress();
         let mut told = false;
         let status = loop {

@@ -78,8 +78,8 @@ impl CollectorBuilder {
         self
     }
 
-    /// How often each ring is read, which is also how far behind a live view is; where fewer than 20,000 events a second
-    /// come, five times less often. Default: 50 ms.
+    /// How often each ring is read, which is also how far behind a live view is; while none gets more than 20,000 events
+    /// a second, five times less often. Default: 50 ms.
     pub fn drain_interval(mut self, interval: Duration) -> Self {
         self.drain_interval = interval;
         self
