@@ -215,6 +215,9 @@ elif what == "emulated":
     measured = compare(3, [], EMULATED_WORKLOADS, EMULATED)
 elif what == "endurance":
     measured = recorded(saturated(), 60 * float(rest[0]), ("--max-size", rest[1]))
+    print(f"memory beyond the rings, at most: {measured['beyond_rings'] >> 20} MiB")
+    print(f"disk, at most:                    {measured['disk'] >> 20} MiB")
+    print(f"lost:                             {measured['lost']:,}, while {measured['events']:,} are kept")
 else:
     measured = figures()
 noise = {"seconds": time.monotonic() - begun, "stolen": stolen() - steal}
