@@ -44,7 +44,7 @@ else
     tests=("vm vm_")
 fi
 cargo build --quiet --locked -p schedtrace
-cargo test --quiet --locked -p schedtrace-core --no-run --message-format=json |
+[ -n "${VM_RUN:-}" ] || cargo test --quiet --locked -p schedtrace-core --no-run --message-format=json |
     sed -n 's/.*"kind":\["\(lib\|test\)"\].*"name":"\([a-z_-]*\)".*"executable":"\([^"]*\)".*/\2 \3/p' >"$out/binaries"
 strip -o "$out/schedtrace" "$CARGO_TARGET_DIR/debug/schedtrace"
 for test in "${tests[@]}"; do

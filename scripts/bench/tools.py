@@ -65,13 +65,17 @@ class Tool:
         self.peak = int(re.search(r"^VmHWM:\s+(\d+)", status, re.M)[1]) << 10
         self.end()
         self.said = self.process.stderr.read()
-        _, _, usage = os.wait4(self.process.pid, 0)
+        _, status, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = 0
+        self.ended(os.waitstatus_to_exitcode(status))
         self.user, self.system = usage.ru_utime - self.before[0], usage.ru_stime - self.before[1]
 
     def end(self):
         # Not through Popen, which would take the exit status, and with it what the process used, from wait4.
         os.kill(self.process.pid, signal.SIGINT)
+
+    def ended(self, code):
+        """Most tracers take the signal that ends them for a failure."""
 
     def kill(self):
         """Ends what has not ended: a tracer that goes on would disturb all that is measured after it."""
@@ -119,6 +123,9 @@ class Schedtrace(Tool):
         self.trace = folder / "run.schedtrace"
         self.spawn(self.program, "record", "--user", "root", "-o", self.trace, *self.options)
         self.until(lambda: (self.trace / "commit.json").exists())
+
+    def ended(self, code):
+        assert code == 0, f"the recorder ended with {code}: {self.said}"
 
     def info(self):
         said = subprocess.run([self.program, "info", "--json", self.trace], stdout=subprocess.PIPE, check=True)
@@ -299,7 +306,8 @@ class Scxtop(Tool):
 
     def seen(self):
         said = self.log.read_text() + self.said
-        return int(re.search(r"collected (\d+) events", said)[1]), sum(map(int, re.findall(r"dropped\w*: (\d+)", said))), self.file.stat().st_size
+        lost = sum(map(int, re.findall(r"dropped\w*: (\d+)", said)))
+        return int(re.search(r"collected (\d+) events", said)[1]), lost, self.file.stat().st_size
 
 
 EMULATED = [Nothing, Schedtrace, Perf, Scxtop]
