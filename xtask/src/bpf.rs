@@ -11,7 +11,7 @@ use libbpf_cargo::SkeletonBuilder;
 const CLANG: &str = "clang-19";
 const CLANG_VERSION: &str = "19.1.7";
 const CRATE: &str = "crates/schedtrace-bpf";
-const OBJECTS: [&str; 1] = ["sched"];
+const OBJECTS: [&str; 2] = ["ring", "arena"];
 
 /// Builds every object. With `check`, builds beside the committed files and fails where the result differs.
 pub(crate) fn run(check: bool) -> Result<()> {

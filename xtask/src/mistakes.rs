@@ -73,7 +73,7 @@ fn read(folder: &Path, only: &str) -> Result<Vec<Mistake>> {
             line.map(str::trim).with_context(|| format!("{} has no line `{name}`", file.display()))
         };
         let (name, test) = (field("Mistake:")?.to_owned(), field("Test:")?);
-        let (test, in_kernel) = (test.split(' ').map(str::to_owned).collect(), text.contains(".bpf.c\n"));
+        let (test, in_kernel) = (test.split(' ').map(str::to_owned).collect(), text.contains("/src/bpf/"));
         Ok(Mistake { file, name, test, in_kernel })
     };
     files.into_iter().map(read).collect()

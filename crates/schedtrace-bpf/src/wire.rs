@@ -1,6 +1,6 @@
-//! What crosses the rings: `src/bpf/wire.h` in Rust.
+//! What crosses from the kernel to user space: `src/bpf/wire.h` in Rust.
 //!
-//! Every record begins with its type. A test compares each struct with the object's BTF, field by field.
+//! Every record begins with its type. A test compares each struct with the objects' BTF, field by field.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -30,13 +30,17 @@ pub mod rec_type {
     pub const TASK: u8 = 10;
     /// [`LossRecord`](super::LossRecord)
     pub const LOSS: u8 = 32;
+    /// [`Who`](super::Who)
+    pub const WHO: u8 = 33;
 }
 
 /// How many kinds are counted.
 pub const KINDS: usize = 11;
 
-/// In `flags` of any record: a task has no id, and a [`Raw`] follows.
+/// In `flags` of any record: a task has no id, and two [`Who`] follow.
 pub const RAW: u8 = 0x80;
+/// In `flags` of any part of a record in a log: which lap it was written on.
+pub const LAP: u8 = 0x40;
 /// In `flags` of a [`Switch`]: the task was preempted.
 pub const SWITCH_PREEMPT: u8 = 0x01;
 /// In `flags` of a [`Waking`]: the task was on a CPU.
@@ -96,9 +100,9 @@ records! {
     Life = "rec_life" {
         r#type: u8, flags: u8, cpu: u16, task: u32, ts: u64, child: u32, old_tid: u32,
     }
-    /// Who the tasks without an id are; follows a record with [`RAW`].
-    Raw = "rec_raw" {
-        a_ptr: u64, b_ptr: u64, a_start: u64, b_start: u64, a_tid: u32, b_tid: u32,
+    /// Who a task is that may have no id: two of them, for the record's first task and its second, follow one with [`RAW`].
+    Who = "rec_who" {
+        r#type: u8, flags: u8, cpu: u16, tid: u32, ptr: u64, start: u64,
     }
     /// Who a task is.
     TaskRecord = "rec_task" {
@@ -109,14 +113,23 @@ records! {
     LossRecord = "rec_loss" {
         r#type: u8, flags: u8, cpu: u16, pad: u32, ts: u64, from: u64, until: u64, lost: [u64; KINDS],
     }
+    /// What the programs are loaded with.
+    Settings = "settings" {
+        wake_at: u64, nr_cpus: u32, kinds: u32, log_parts: u32, fail_ids_every: u32, filter_pids: u8, filter_cgroups: u8,
+        filter_cpus: u8, weak_order: u8, late_every: u32,
+    }
     /// The switches of a running recorder.
     Control = "control" {
-        enabled: u64, preempt_count_from_rq: i64,
+        enabled: u64, preempt_count_from_rq: i64, storage_cached: u64,
     }
     /// Counters and settings of one CPU.
     CpuState = "cpu_state" {
-        emitted: [u64; KINDS], lost: [u64; KINDS], passed_over: [u64; KINDS], loss_from: u64, loss_until: u64,
-        preempt_count_at: u64, records: u32, shard: u16, selected: u8, pad: u8, alignment: [u64; 3],
+        log: u64, loss_from: u64, records: u32, shard: u16, selected: u8, pad: u8, emitted: [u64; KINDS],
+        lost: [u64; KINDS], passed_over: [u64; KINDS], loss_until: u64, preempt_count_at: u64, alignment: [u64; 2],
+    }
+    /// What a log in the arena begins with; its parts follow.
+    Log = "log" {
+        head: u64, limit: u64, head_line: [u64; 6], tail: u64, rung: u64, tail_line: [u64; 6],
     }
 }
 
@@ -127,10 +140,16 @@ mod tests {
     use libbpf_rs::btf::{Btf, HasSize};
 
     #[test]
-    fn the_structs_are_those_of_the_object() {
-        let btf = Btf::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/src/bpf/sched.bpf.o")).unwrap();
+    fn the_structs_are_those_of_the_objects() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bpf");
+        for object in ["ring.bpf.o", "arena.bpf.o"] {
+            are_those_of(&Btf::from_path(format!("{folder}/{object}")).unwrap());
+        }
+    }
+
+    fn are_those_of(btf: &Btf<'_>) {
         let layouts = layouts();
-        assert_eq!(layouts.len(), 10);
+        assert_eq!(layouts.len(), 12);
         for (name, size, fields) in layouts {
             let theirs = btf.type_by_name::<Struct<'_>>(name).unwrap_or_else(|| panic!("{name} is not in the object"));
             assert_eq!(theirs.size(), size, "size of {name}");
@@ -149,10 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn scheduling_records_take_32_bytes_on_the_ring() {
+    fn scheduling_records_take_32_bytes_on_the_ring_and_24_in_a_log() {
         const RING_HEADER: usize = 8;
         for size in [size_of::<Switch>(), size_of::<Waking>(), size_of::<WakeupNew>(), size_of::<Migrate>()] {
-            assert_eq!(size + RING_HEADER, 32);
+            assert_eq!((size, size + RING_HEADER), (24, 32));
         }
     }
 }

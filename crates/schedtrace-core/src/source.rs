@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Batch, Cpu, Kind, Nanos, ShardId};
 use crate::system::{ClockSnapshot, Host, Topology};
 
@@ -27,7 +27,10 @@ pub struct Meta {
     pub started: Nanos,
     /// When it ended; none while it goes on.
     pub ended: Option<Nanos>,
-    /// The rings between the kernel and the recorder.
+    /// How the records travelled from the kernel; none where they did not, or nobody noted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+    /// The rings between the kernel and the recorder, or what stands in their place.
     #[serde(default)]
     pub rings: Vec<RingInfo>,
     /// What became of every event, by ring and kind. Known at the end of a live recording.
@@ -35,7 +38,53 @@ pub struct Meta {
     pub accounts: Vec<Account>,
 }
 
-/// A ring of the transport, and the CPUs whose events go through it.
+/// How records travel from the kernel to the recorder.
+///
+/// ```
+/// use schedtrace_core::Transport;
+/// assert_eq!("arena".parse::<Transport>()?, Transport::Arena);
+/// assert_eq!(Transport::Ring.to_string(), "ring");
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Transport {
+    /// A BPF ring buffer for each shard of CPUs: on every kernel that can record.
+    Ring,
+    /// A log for each CPU in a BPF arena: it takes less of the traced tasks' time, and needs Linux 6.10.
+    Arena,
+}
+
+impl Transport {
+    /// All of them with their names, for command lines.
+    ///
+    /// ```
+    /// use schedtrace_core::Transport;
+    /// assert_eq!(Transport::ALL[1], ("arena", Transport::Arena));
+    /// ```
+    pub const ALL: [(&'static str, Self); 2] = [("ring", Self::Ring), ("arena", Self::Arena)];
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = Self::ALL.iter().find(|(_, transport)| transport == self).map_or("", |(name, _)| name);
+        f.pad(name)
+    }
+}
+
+impl std::str::FromStr for Transport {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|&(_, transport)| transport).ok_or_else(|| {
+            let names = Self::ALL.map(|(name, _)| name).join(", ");
+            Error::Invalid(format!("no transport is called `{name}`: use one of {names}"))
+        })
+    }
+}
+
+/// A ring of the transport, or the logs of a shard, and the CPUs whose events go through it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingInfo {
     /// Which.

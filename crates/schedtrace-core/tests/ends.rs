@@ -11,7 +11,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use schedtrace_core::live::Collector;
 use schedtrace_core::{Batch, OnFull, Pipeline, Poll, Source};
 use support::InKernel;
 
@@ -21,7 +20,7 @@ const HOW: &str = "SCHEDTRACE_TEST_END";
 #[test]
 fn child_that_ends() {
     let Ok(how) = std::env::var(HOW) else { return };
-    let mut collector = Collector::builder().start().unwrap();
+    let mut collector = support::collector().start().unwrap();
     let first = collector.poll(Instant::now() + Duration::from_secs(5)).unwrap();
     assert!(matches!(first, Poll::Batch(_)));
     println!("recording");

@@ -13,14 +13,14 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
-use schedtrace_core::{Comm, Context, Cpu, Event, EventKind, Kind, Nanos, Pipeline, Source, TaskId, Waker};
+use schedtrace_core::live::{Aspect, Collector, CollectorBuilder, ShardPolicy, State};
+use schedtrace_core::{Comm, Context, Cpu, Event, EventKind, Kind, Nanos, Pipeline, Source, TaskId, Transport, Waker};
 use support::{InKernel, ONE, assert_switches, datagrams, monotonic, ping_pong, record, sleeper, truth};
 
 #[test]
 fn live_switches_are_those_that_the_kernel_counts() {
     for policy in ShardPolicy::ALL.map(|(_, policy)| policy) {
-        let (recorded, truths) = record(Collector::builder().shards(policy), || {
+        let (recorded, truths) = record(support::collector().shards(policy), || {
             let sleeper = sleeper("st-sleeper", 100);
             let (ping, pong) = ping_pong(500);
             [sleeper.join().unwrap(), ping, pong]
@@ -37,7 +37,7 @@ fn live_switches_are_those_that_the_kernel_counts() {
 #[test]
 fn live_wakers_are_the_thread_or_the_interrupt() {
     let (recorded, (sleeper, (ping, pong), receiver)) =
-        record(Collector::builder(), || (sleeper("st-sleeper", 50).join().unwrap(), ping_pong(200), datagrams(50)));
+        record(support::collector(), || (sleeper("st-sleeper", 50).join().unwrap(), ping_pong(200), datagrams(50)));
     let wakers = |tid: u32, until: Nanos| -> Vec<Waker> {
         let ids = recorded.ids(tid);
         let wakings = recorded.events.iter().filter(|event| event.ts < until).filter_map(|event| match event.kind {
@@ -74,7 +74,7 @@ fn live_a_remote_waker_is_the_thread_that_woke() {
 /// Wakes a thread on CPU 1 from one on CPU 0, and tells of each wakeup that found CPU 1 idle whether it says so. Such a
 /// CPU does the rest of the wakeup itself (`ttwu_queue_wakelist()`), so that `sched_wakeup` comes from there.
 fn wakeups_of_an_idle_cpu() -> Vec<bool> {
-    let (recorded, (waker, sleeper)) = record(Collector::builder(), || {
+    let (recorded, (waker, sleeper)) = record(support::collector(), || {
         let (mut read, mut write) = std::io::pipe().unwrap();
         let sleeper = thread::spawn(move || {
             support::pin(1);
@@ -110,7 +110,7 @@ fn wakeups_of_an_idle_cpu() -> Vec<bool> {
 
 #[test]
 fn live_a_process_is_followed_from_fork_to_free() {
-    let (recorded, pid) = record(Collector::builder(), || {
+    let (recorded, pid) = record(support::collector(), || {
         let mut child = Command::new("/bin/sleep").arg("0.05").spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();
@@ -144,7 +144,7 @@ fn live_a_process_is_followed_from_fork_to_free() {
 
 #[test]
 fn live_a_new_name_holds_from_when_it_was_given() {
-    let (recorded, (tid, before, after)) = record(Collector::builder(), || {
+    let (recorded, (tid, before, after)) = record(support::collector(), || {
         let body = || {
             thread::sleep(Duration::from_millis(5));
             let before = monotonic();
@@ -177,7 +177,7 @@ fn child_that_execs_from_a_thread() {
 
 #[test]
 fn live_exec_by_a_thread_that_is_not_the_leader() {
-    let (recorded, pid) = record(Collector::builder(), || {
+    let (recorded, pid) = record(support::collector(), || {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child_that_execs_from_a_thread", "--test-threads=1"])
             .env("SCHEDTRACE_EXEC_FROM_THREAD", "1")
@@ -203,7 +203,7 @@ fn live_exec_by_a_thread_that_is_not_the_leader() {
 
 #[test]
 fn live_tasks_without_an_id_are_known_by_pointer_and_tid() {
-    let (recorded, truths) = record(Collector::builder().fail_ids_every(3), || {
+    let (recorded, truths) = record(support::collector().fail_ids_every(3), || {
         let sleeper = sleeper("st-sleeper", 200);
         let (ping, pong) = ping_pong(500);
         [sleeper.join().unwrap(), ping, pong]
@@ -227,7 +227,7 @@ fn live_a_process_filter_follows_children_and_leaves_others_out() {
         .spawn()
         .unwrap();
     let pid = shell.id();
-    let (recorded, _) = record(Collector::builder().pid(pid), || {
+    let (recorded, _) = record(support::collector().pid(pid), || {
         let other = sleeper("st-other", 50);
         shell.stdin.take().unwrap().write_all(b"\n").unwrap();
         shell.wait().unwrap();
@@ -263,7 +263,7 @@ fn live_a_process_filter_takes_descendants_that_were_there_before() {
     std::io::BufRead::read_line(&mut std::io::BufReader::new(shell.stdout.take().unwrap()), &mut line).unwrap();
     let child: u32 = line.trim().parse().unwrap();
     assert_ne!(child, shell.id());
-    let (recorded, _) = record(Collector::builder().pid(shell.id()), || {
+    let (recorded, _) = record(support::collector().pid(shell.id()), || {
         shell.stdin.take().unwrap().write_all(b"\n").unwrap();
         shell.wait().unwrap()
     });
@@ -283,7 +283,7 @@ fn live_a_cgroup_filter_takes_the_tasks_below_it() {
         Command::new("/bin/sh").args(["-c", "read go; sleep 0.02; sleep 0.02"]).stdin(Stdio::piped()).spawn().unwrap();
     fs::write(inner.join("cgroup.procs"), shell.id().to_string()).unwrap();
     let expected = cgroups.resolve(&inner).unwrap();
-    let (recorded, _) = record(Collector::builder().cgroup(&parent), || {
+    let (recorded, _) = record(support::collector().cgroup(&parent), || {
         let other = sleeper("st-other", 50);
         shell.stdin.take().unwrap().write_all(b"\n").unwrap();
         shell.wait().unwrap();
@@ -303,7 +303,7 @@ fn live_a_cgroup_filter_takes_the_tasks_below_it() {
 
 #[test]
 fn live_a_cpu_filter_takes_its_switches_only() {
-    let (recorded, _) = record(Collector::builder().cpus([Cpu(0)]), || {
+    let (recorded, _) = record(support::collector().cpus([Cpu(0)]), || {
         ping_pong(200);
         for cpu in 0..thread::available_parallelism().unwrap().get() {
             let sleeper = thread::spawn(move || {
@@ -322,7 +322,7 @@ fn live_a_cpu_filter_takes_its_switches_only() {
 
 #[test]
 fn live_only_selected_events_come() {
-    let (recorded, truth) = record(Collector::builder().events([Kind::Switch]), || {
+    let (recorded, truth) = record(support::collector().events([Kind::Switch]), || {
         assert!(Command::new("/bin/true").status().unwrap().success());
         sleeper("st-sleeper", 20).join().unwrap()
     });
@@ -335,7 +335,7 @@ fn live_only_selected_events_come() {
 #[test]
 fn live_the_snapshot_says_who_was_running() {
     let mut hog = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
-    let (recorded, _) = record(Collector::builder(), || thread::sleep(Duration::from_millis(50)));
+    let (recorded, _) = record(support::collector(), || thread::sleep(Duration::from_millis(50)));
     hog.kill().unwrap();
     hog.wait().unwrap();
     let id = recorded.ids(hog.id())[0];
@@ -347,13 +347,13 @@ fn live_the_snapshot_says_who_was_running() {
 fn live_a_duration_ends_the_recording_by_itself() {
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let duration = Duration::from_millis(200);
-    let mut collector = Collector::builder().duration(duration).start().unwrap();
+    let mut collector = support::collector().duration(duration).start().unwrap();
     let summary = Pipeline::new().run(&mut collector).unwrap();
     let meta = collector.meta();
     let recorded = meta.ended.unwrap() - meta.started;
     assert!(recorded >= Nanos(duration.as_nanos() as u64), "{recorded} of it");
     assert!(summary.total_events() > 0);
-    assert!(Collector::builder().duration(Duration::MAX).start().unwrap().ends().is_none(), "no clock shows that time");
+    assert!(support::collector().duration(Duration::MAX).start().unwrap().ends().is_none(), "no clock shows that time");
 }
 
 #[test]
@@ -362,26 +362,64 @@ fn live_nothing_is_left_behind() {
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
     let (files, before) = (open(), InKernel::now());
     for _ in 0..3 {
-        let mut collector = Collector::builder().start().unwrap();
+        let mut collector = support::collector().start().unwrap();
         let _ = collector.poll(Instant::now() + Duration::from_millis(100)).unwrap();
         assert!(before.new_since().iter().all(|new| *new > 0), "it has programs, maps and links");
         drop(collector);
         assert_eq!(open(), files, "open files");
     }
-    drop(Collector::builder().load().unwrap());
+    drop(support::collector().load().unwrap());
     assert_eq!(open(), files, "open files");
     before.assert_nothing_new_remains("a collector");
 }
 
 #[test]
+fn live_the_transport_is_the_one_asked_for_or_the_best_that_the_kernel_takes() {
+    // What the arena takes came to x86 with the function that tells the JIT's atomic operations there (Linux 6.10).
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap();
+    let has = |name: &str| symbols.lines().any(|line| line.split(' ').nth(2) == Some(name));
+    let arena = has("bpf_arena_alloc_pages") && has("bpf_jit_supports_insn");
+    let used = |builder: CollectorBuilder| {
+        let (recorded, truths) = record(builder, || ping_pong(300));
+        recorded.assert_balanced();
+        recorded.assert_gaps_are_told();
+        if recorded.lost.is_empty() {
+            [truths.0, truths.1].into_iter().for_each(|truth| assert_switches(&recorded, truth));
+        }
+        recorded.meta.transport.unwrap()
+    };
+    let best = if arena { Transport::Arena } else { Transport::Ring };
+    assert_eq!(used(Collector::builder()), best);
+    assert_eq!(used(Collector::builder().transport(Transport::Ring)), Transport::Ring);
+    let forced = Collector::builder().transport(Transport::Arena);
+    match arena {
+        true => assert_eq!(used(forced), Transport::Arena),
+        false => {
+            let line = forced.start().map(drop).unwrap_err().to_string();
+            assert!(line.contains("arena") && line.contains("Linux 6.10") && !line.contains('\n'), "{line}");
+        }
+    }
+    let told = Collector::capabilities();
+    let told = told.checks.iter().find(|check| check.aspect == Aspect::Transport).unwrap();
+    assert_eq!(told.state, if arena { State::Ok } else { State::Absent }, "{told:?}");
+    // Room for a ring, and none for a log of each CPU.
+    let little = Collector::builder().ring_bytes(2 * rustix::param::page_size()).shards(ShardPolicy::Single);
+    assert_eq!(used(little.clone()), Transport::Ring);
+    if arena {
+        let line = little.transport(Transport::Arena).start().map(drop).unwrap_err().to_string();
+        assert!(line.contains("too few") && line.contains("`ring`") && !line.contains('\n'), "{line}");
+    }
+}
+
+#[test]
 fn live_what_does_not_exist_is_refused_in_a_line() {
     let error = |builder: CollectorBuilder| builder.start().map(drop).unwrap_err().to_string();
-    let line = error(Collector::builder().pid(4_194_303));
+    let line = error(support::collector().pid(4_194_303));
     assert!(line.contains("4194303") && !line.contains('\n'), "{line}");
-    let line = error(Collector::builder().cgroup("/no/such/cgroup"));
+    let line = error(support::collector().cgroup("/no/such/cgroup"));
     assert!(line.contains("/no/such/cgroup"), "{line}");
-    let line = error(Collector::builder().cpus([Cpu(60_000)]));
+    let line = error(support::collector().cpus([Cpu(60_000)]));
     assert!(line.contains("CPU 60000"), "{line}");
-    let line = error(Collector::builder().ring_bytes(100));
+    let line = error(support::collector().ring_bytes(100));
     assert!(line.contains("100 bytes"), "{line}");
 }

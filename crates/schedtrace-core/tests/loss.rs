@@ -17,7 +17,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
+use schedtrace_core::live::{CollectorBuilder, ShardPolicy};
 use schedtrace_core::{
     Batch, Error, EventKind, Kind, LossPlace, Meta, OnFull, Pipeline, Result, ShardId, Sink, Source,
 };
@@ -122,7 +122,12 @@ fn mixture() {
 /// Rings of a few pages, and a reader that comes rarely and is never woken.
 fn starved(policy: ShardPolicy) -> CollectorBuilder {
     let bytes = rustix::param::page_size() * 16;
-    Collector::builder().shards(policy).ring_bytes(bytes).drain_interval(Duration::from_secs(1)).wake_at(1.0)
+    support::collector().shards(policy).ring_bytes(bytes).drain_interval(Duration::from_secs(1)).wake_at(1.0)
+}
+
+/// Little room, and a reader that looks all the time.
+fn always_there() -> CollectorBuilder {
+    support::collector().ring_bytes(512 << 10).drain_interval(Duration::from_micros(5)).wake_at(0.01)
 }
 
 /// A workload whose progress a reader can wait for, so that how much piles up meanwhile is no matter of time.
@@ -158,7 +163,7 @@ impl Rounds {
 #[test]
 fn live_with_room_enough_every_run_arrives() {
     for policy in ShardPolicy::ALL.map(|(_, policy)| policy) {
-        let recorded = record_and_balance("room enough", Collector::builder().shards(policy), |_| (), mixture);
+        let recorded = record_and_balance("room enough", support::collector().shards(policy), |_| (), mixture);
         assert_eq!(recorded.lost, [], "nothing is lost with {policy:?}");
     }
 }
@@ -193,7 +198,7 @@ fn live_a_stopped_reader_loses_what_is_told() {
             rounds.wait_for(Rounds::ALL - 5);
         }
     };
-    let builder = Collector::builder().ring_bytes(256 << 10).drain_interval(Duration::from_millis(20));
+    let builder = support::collector().ring_bytes(256 << 10).drain_interval(Duration::from_millis(20));
     let recorded = record_and_balance("a stopped reader", builder, pace, || rounds.play());
     assert!(recorded.lost(Kind::Switch) > 0, "{:?}", recorded.lost);
 }
@@ -201,7 +206,7 @@ fn live_a_stopped_reader_loses_what_is_told() {
 #[test]
 fn live_a_slow_reader_loses_what_is_told() {
     let rounds = Rounds::new();
-    let builder = Collector::builder().ring_bytes(256 << 10).drain_interval(Duration::from_millis(5));
+    let builder = support::collector().ring_bytes(256 << 10).drain_interval(Duration::from_millis(5));
     let recorded = record_and_balance("a slow reader", builder, |_| rounds.wait_for(5), || rounds.play());
     assert!(recorded.lost(Kind::Switch) > 0, "{:?}", recorded.lost);
 }
@@ -209,7 +214,7 @@ fn live_a_slow_reader_loses_what_is_told() {
 #[test]
 fn live_filters_pass_over_what_they_leave_out() {
     let mut child = Command::new("/bin/sleep").arg("0.2").spawn().unwrap();
-    let builder = Collector::builder().pid(child.id());
+    let builder = support::collector().pid(child.id());
     let recorded = record_and_balance(
         "a filter",
         builder,
@@ -225,7 +230,7 @@ fn live_filters_pass_over_what_they_leave_out() {
 
 #[test]
 fn live_tasks_without_storage_are_accounted_for() {
-    record_and_balance("no task storage", Collector::builder().fail_ids_every(2), |_| (), mixture);
+    record_and_balance("no task storage", support::collector().fail_ids_every(2), |_| (), mixture);
     record_and_balance(
         "no task storage, a starved reader",
         starved(ShardPolicy::Auto).fail_ids_every(1),
@@ -278,12 +283,25 @@ fn storm() {
 
 #[test]
 fn live_a_storm_of_interrupts_and_wakings_is_accounted_for() {
-    let recorded = record_and_balance("a storm", Collector::builder(), |_| (), storm);
+    let recorded = record_and_balance("a storm", support::collector(), |_| (), storm);
     let by_interrupt = recorded.count(
         |event| matches!(event.kind, EventKind::Waking(waking) if waking.context != schedtrace_core::Context::Task),
     );
     assert!(by_interrupt > 100, "{by_interrupt} wakings from interrupts");
     record_and_balance("a storm, a starved reader", starved(ShardPolicy::Auto), |_| (), storm);
+    // It meets records that are not complete yet, and the little room is written over and over.
+    let late = always_there().late_every(7);
+    let recorded = record_and_balance("a storm, a reader that is always there", late, |_| (), storm);
+    assert!(recorded.count(|event| event.kind.kind() == Kind::Switch) > 20_000, "many laps");
+}
+
+#[test]
+fn live_cpus_that_share_a_log_lose_and_double_nothing() {
+    let shared = |builder: CollectorBuilder| builder.one_log(true).shards(ShardPolicy::Single);
+    let recorded = record_and_balance("one log for all CPUs", shared(support::collector()), |_| (), storm);
+    assert_eq!(recorded.lost, []);
+    let little = shared(always_there()).late_every(7);
+    record_and_balance("one log for all CPUs, and little room", little, |_| (), storm);
 }
 
 /// Counts, and does its worst after some batches.
@@ -304,7 +322,7 @@ impl Sink for Bad<'_> {
 #[test]
 fn live_a_bad_sink_is_told_once_and_affects_nobody_else() {
     let _one = support::ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut collector = Collector::builder().drain_interval(Duration::from_millis(5)).start().unwrap();
+    let mut collector = support::collector().drain_interval(Duration::from_millis(5)).start().unwrap();
     let stopper = collector.stopper();
     let (failed, panicked) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut failing = Bad { batches: &failed, after: 3, panics: false };
@@ -351,7 +369,7 @@ fn live_a_bad_sink_is_told_once_and_affects_nobody_else() {
 #[test]
 fn live_the_tail_is_complete() {
     // Nothing is read before the end: all of it is in the rings when the recording is stopped.
-    let builder = Collector::builder().drain_interval(Duration::from_secs(60)).wake_at(1.0);
+    let builder = support::collector().drain_interval(Duration::from_secs(60)).wake_at(1.0);
     let (recorded, tid) = record(builder, || {
         let truth = thread::spawn(|| {
             (0..50).for_each(|_| thread::sleep(Duration::from_micros(100)));
@@ -370,7 +388,7 @@ fn live_the_tail_is_complete() {
 fn live_a_flood_of_switches_does_not_push_lifecycles_out() {
     let page = rustix::param::page_size();
     // The ring is full long before it is read for the first time, and the children come after that.
-    let starved = Collector::builder().ring_bytes(page * 64).drain_interval(Duration::from_secs(2)).wake_at(1.0);
+    let starved = support::collector().ring_bytes(page * 64).drain_interval(Duration::from_secs(2)).wake_at(1.0);
     let (recorded, children) = record(starved, || {
         ping_pong(20_000);
         let child = || {

@@ -77,7 +77,7 @@ fn vm_shards_follow_caches_and_nodes() {
         }
     };
     for (name, policy) in ShardPolicy::ALL {
-        let (recorded, ()) = record(Collector::builder().shards(policy), || {
+        let (recorded, ()) = record(support::collector().shards(policy), || {
             online.iter().for_each(|cpu| work_on(cpu.0));
         });
         let rings = recorded.meta.rings.iter().filter(|ring| ring.shard != ShardId::LIFECYCLE);
@@ -98,7 +98,7 @@ fn vm_shards_follow_caches_and_nodes() {
 
 #[test]
 fn vm_cpus_go_off_and_come_back_while_recording() {
-    let (recorded, truths) = record(Collector::builder(), || {
+    let (recorded, truths) = record(support::collector(), || {
         let sleepers: Vec<_> = (0..4).map(|n| sleeper(&format!("st-sleep-{n}"), 2000)).collect();
         for cpu in [3, 6] {
             work_on(cpu);
@@ -120,7 +120,7 @@ fn vm_cpu_ids_may_have_gaps_and_new_ones_may_come() {
     let offline = Offline::take(&[1, 2, 5]);
     assert_eq!(topology().online().to_string(), format!("0,3-4,6-{}", topology().cpus.len() - 1));
     for policy in ShardPolicy::ALL.map(|(_, policy)| policy) {
-        let (recorded, truths) = record(Collector::builder().shards(policy), || {
+        let (recorded, truths) = record(support::collector().shards(policy), || {
             work_on(7);
             // It was not there when the recording began.
             set_online(5, true);

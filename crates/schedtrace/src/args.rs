@@ -9,6 +9,8 @@ use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 #[cfg(feature = "live")]
 use schedtrace_core::Kind;
+#[cfg(feature = "live")]
+use schedtrace_core::Transport;
 use schedtrace_core::analysis::GroupBy;
 #[cfg(feature = "live")]
 use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
@@ -103,7 +105,10 @@ pub(crate) struct CollectArgs {
     /// Only these events: sched_switch,sched_waking,... [default: all that the kernel has]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) events: Option<Vec<Kind>>,
-    /// Memory for the rings between kernel and recorder, in MiB, divided among the shards
+    /// How events travel from the kernel: ring, arena [default: arena where the kernel has it]
+    #[arg(long, value_name = "TRANSPORT", env = "SCHEDTRACE_TRANSPORT")]
+    pub(crate) transport: Option<Transport>,
+    /// Memory between kernel and recorder, in MiB, divided among the CPUs
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) ring_mb: u32,
     /// CPUs that share a ring: auto, per-cpu, per-llc, per-node, single
@@ -118,6 +123,7 @@ pub(crate) struct CollectArgs {
 impl CollectArgs {
     pub(crate) fn builder(&self) -> CollectorBuilder {
         let mut builder = Collector::builder().shards(self.shards).ring_bytes((self.ring_mb as usize) << 20);
+        builder = self.transport.into_iter().fold(builder, |builder, transport| builder.transport(transport));
         builder = self.pids.iter().fold(builder, |builder, &pid| builder.pid(pid));
         builder = self.cgroups.iter().fold(builder, |builder, path| builder.cgroup(path));
         builder = self.cpus.iter().fold(builder, |builder, cpus| builder.cpus(cpus.clone()));

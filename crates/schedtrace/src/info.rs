@@ -29,6 +29,9 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
         TraceState::Repaired => warning("interrupted, and repaired since: it ends at the last commit"),
     };
     writeln!(out, "  state     {state}")?;
+    if let Some(transport) = meta.transport {
+        writeln!(out, "  transport {transport}")?;
+    }
     let filters = &meta.filters;
     if !filters.is_empty() {
         let mut only = Vec::new();

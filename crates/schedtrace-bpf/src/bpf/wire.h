@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What crosses the rings. Little structs, each beginning with its type; `src/wire.rs` says the same
- * in Rust, and a test compares the two by the object's BTF.
+ * What crosses from the kernel to user space. Little structs, each beginning with its type; `src/wire.rs` says the
+ * same in Rust, and a test compares the two by the objects' BTF.
  *
- * With the ring's own 8-byte header every scheduling record takes 32 bytes.
+ * A scheduling record takes 24 bytes: in a log of the arena that is all, and with a ring's 8-byte header it takes 32.
  */
 #ifndef SCHEDTRACE_WIRE_H
 #define SCHEDTRACE_WIRE_H
@@ -23,11 +23,14 @@ enum rec_type {
 	REC_TASK,
 	REC_KINDS,
 	REC_LOSS = 32,
+	REC_WHO,
 };
 
 enum rec_flags {
-	/* A task could not be given an id: its id field is 0, and a struct rec_raw stands behind the record. */
+	/* A task could not be given an id: its id field is 0, and two struct rec_who stand behind the record. */
 	REC_RAW = 0x80,
+	/* In a log: which lap it was written on. Turning it is what commits a record. */
+	REC_LAP = 0x40,
 	SWITCH_PREEMPT = 0x01,
 	WAKING_ON_CPU = 0x01,
 	WAKING_CONTEXT_SHIFT = 1, /* two bits: 0 task, 1 softirq, 2 hardirq, 3 NMI */
@@ -98,25 +101,24 @@ struct rec_life {
 	u32 old_tid; /* exec */
 };
 
-/* Any of the above as four words, for the path that is not hot. */
-struct rec_any {
+/* Two of them follow a record with REC_RAW: who `a` and `b` are, whether they have an id or not. */
+struct rec_who {
 	u8 type;
 	u8 flags;
 	u16 cpu;
-	u32 a;
-	u64 ts;
-	u32 b;
-	u32 rest;
+	u32 tid;
+	u64 ptr;
+	u64 start;
 };
 
-/* Follows a record with REC_RAW: who the tasks without an id are. */
-struct rec_raw {
-	u64 a_ptr;
-	u64 b_ptr;
-	u64 a_start;
-	u64 b_start;
-	u32 a_tid;
-	u32 b_tid;
+/*
+ * Any of the above as three words, as a little-endian machine has them in registers: written field by field and read
+ * back as words, they would wait for the store buffer.
+ */
+struct part {
+	u64 head; /* type, flags, cpu, a */
+	u64 ts;
+	u64 tail; /* b, and what remains */
 };
 
 struct rec_task {
@@ -147,25 +149,58 @@ struct rec_loss {
 	u64 lost[REC_KINDS]; /* totals of this CPU since the start */
 };
 
+/* What a program is loaded with. */
+struct settings {
+	u64 wake_at; /* wake the reader at this fill, in bytes of a ring or parts of a log; 0: never */
+	u32 nr_cpus;
+	u32 kinds; /* to send, bits by their number; fork, exec, free and rename programs run in any case: they keep identities true */
+	u32 log_parts; /* a power of two */
+	u32 fail_ids_every; /* for tests: every Nth look-up of a task's id fails, as it does when storage cannot be had */
+	u8 filter_pids;
+	u8 filter_cgroups;
+	u8 filter_cpus;
+	u8 weak_order; /* stores may be seen in another order than they were made */
+	u32 late_every; /* for tests: every Nth record in a log is committed some microseconds after it was claimed */
+};
+
 struct control {
 	/* Set when all programs are attached, cleared when the recording ends. */
 	u64 enabled;
 	/* From a CPU's run queue to its preempt_count, in bytes; 0: not known, every waking counts as a task's. */
 	s64 preempt_count_from_rq;
+	/* Where in a task's bpf_local_storage ours is cached, in bytes, plus one; 0: not known. list_tasks finds it. */
+	u64 storage_cached;
 };
 
-/* Per CPU, read and written by user space through the map behind the .data.cpus section. */
+/*
+ * Per CPU, read and written by user space through the map behind the .data.cpus section. What every event touches comes
+ * first, in one cache line: flags and places, and the counts of the frequent kinds.
+ */
 struct cpu_state {
-	u64 emitted[REC_KINDS];
-	u64 lost[REC_KINDS];
-	u64 passed_over[REC_KINDS]; /* runs outside of the recording, or of what the filters leave out */
+	u64 log; /* where its log lies in the arena, as user space has it mapped */
 	u64 loss_from; /* 0: no loss that has not been told */
-	u64 loss_until;
-	u64 preempt_count_at; /* address of this CPU's preempt_count, once it was needed */
 	u32 records;
 	u16 shard;
 	u8 selected;
 	u8 pad;
+	u64 emitted[REC_KINDS];
+	u64 lost[REC_KINDS];
+	u64 passed_over[REC_KINDS]; /* runs outside of the recording, or of what the filters leave out */
+	u64 loss_until;
+	u64 preempt_count_at; /* address of this CPU's preempt_count, once it was needed */
 } __attribute__((aligned(64)));
+
+/*
+ * A log in the arena: this, and then settings.log_parts parts, round and round. Whoever writes and whoever reads have
+ * a cache line each.
+ */
+struct log {
+	u64 head; /* parts claimed since the start */
+	u64 limit; /* up to which parts there was room when `tail` was last looked at */
+	u64 head_line[6];
+	u64 tail; /* parts read since the start */
+	u64 rung; /* the bell was rung since the reader last looked */
+	u64 tail_line[6];
+};
 
 #endif

@@ -10,7 +10,7 @@ use super::shards::{Plan, ShardPolicy};
 use super::{Collector, running};
 use crate::error::{Error, Result};
 use crate::event::{Cgroup, Cpu, Kind, Task};
-use crate::source::{Filters, Meta};
+use crate::source::{Filters, Meta, Transport};
 use crate::system::{self, Cgroups, Host, Topology};
 
 /// Options of a [`Collector`], each with a default that records everything.
@@ -30,6 +30,7 @@ use crate::system::{self, Cgroups, Host, Topology};
 #[derive(Clone, Debug)]
 #[must_use = "a builder records nothing until it is started"]
 pub struct CollectorBuilder {
+    transport: Option<Transport>,
     shards: ShardPolicy,
     ring_bytes: usize,
     wake_at: f64,
@@ -40,11 +41,14 @@ pub struct CollectorBuilder {
     cpus: Vec<Cpu>,
     duration: Option<Duration>,
     fail_ids_every: u32,
+    one_log: bool,
+    late_every: u32,
 }
 
 impl Default for CollectorBuilder {
     fn default() -> Self {
         Self {
+            transport: None,
             shards: ShardPolicy::default(),
             ring_bytes: 32 << 20,
             wake_at: 0.25,
@@ -55,24 +59,40 @@ impl Default for CollectorBuilder {
             cpus: Vec::new(),
             duration: None,
             fail_ids_every: 0,
+            one_log: false,
+            late_every: 0,
         }
     }
 }
 
 impl CollectorBuilder {
+    /// How records travel from the kernel; one that this kernel does not take is an error. Default: the arena where the
+    /// kernel takes it, and rings elsewhere.
+    ///
+    /// ```no_run
+    /// use schedtrace_core::{Source, Transport, live::Collector};
+    /// let collector = Collector::builder().transport(Transport::Arena).start()?;
+    /// assert_eq!(collector.meta().transport, Some(Transport::Arena));
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
     /// How CPUs are grouped into shards. Default: [`ShardPolicy::Auto`].
     pub fn shards(mut self, policy: ShardPolicy) -> Self {
         self.shards = policy;
         self
     }
 
-    /// Bytes of all rings together. Default: 32 MiB. Each ring gets a power of two, so less may be used.
+    /// Bytes of all rings or logs together. Default: 32 MiB. Each holds a power of two, so less may be used.
     pub fn ring_bytes(mut self, bytes: usize) -> Self {
         self.ring_bytes = bytes;
         self
     }
 
-    /// How full a ring is, from 0 to 1, when its reader is woken before the drain interval is over. Default: 0.25.
+    /// How full a ring or a log is, from 0 to 1, when its reader is woken before the drain interval is over. Default: 0.25.
     pub fn wake_at(mut self, fill: f64) -> Self {
         self.wake_at = fill;
         self
@@ -127,6 +147,20 @@ impl CollectorBuilder {
         self
     }
 
+    /// For tests: all CPUs share one log of the arena, as CPUs do that are added while recording.
+    #[doc(hidden)]
+    pub fn one_log(mut self, one: bool) -> Self {
+        self.one_log = one;
+        self
+    }
+
+    /// For tests: every `n`th record in a log of the arena is committed some microseconds after its room was claimed.
+    #[doc(hidden)]
+    pub fn late_every(mut self, n: u32) -> Self {
+        self.late_every = n;
+        self
+    }
+
     /// Checks the options and loads the programs; nothing is recorded yet.
     ///
     /// # Errors
@@ -140,24 +174,26 @@ impl CollectorBuilder {
         let vmlinux = Vmlinux::read(&system::btf_path(Path::new("/sys"))?)?;
         let selection = probes::select(&vmlinux, self.events.as_deref())?;
         let (cgroups, paths) = cgroups.iter().map(|cgroup| (cgroup.id, cgroup.path.to_string())).unzip();
+        // Not only those that are present: a CPU may be added while we record.
+        let known = topology.cpus.last().map(|info| usize::from(info.cpu.0) + 1);
+        let cpu_numbers = libbpf_rs::num_possible_cpus().ok().max(known).unwrap_or(1);
         let settings = Settings {
-            // Not only those that are present: a CPU may be added while we record.
-            cpu_numbers: libbpf_rs::num_possible_cpus()
-                .ok()
-                .max(topology.cpus.last().map(|info| usize::from(info.cpu.0) + 1))
-                .unwrap_or(1),
-            wake_bytes: (plan.ring_bytes as f64 * self.wake_at.clamp(0.0, 1.0)) as usize,
+            cpu_numbers,
+            logs: plan.logs(if self.one_log { &[] } else { &topology.cpus }, cpu_numbers),
+            wake_at: self.wake_at.clamp(0.0, 1.0),
             preempt_count_from_rq: vmlinux.preempt_count_from_rq(),
             plan,
             cgroups,
             filter_pids: !self.pids.is_empty(),
             cpus: self.cpus.clone(),
             fail_ids_every: self.fail_ids_every,
+            late_every: self.late_every,
             selection: selection.clone(),
         };
-        let programs = Programs::load(&settings)?;
+        let programs = Programs::load(&settings, self.transport)?;
         let shard_of = settings.plan.shard_of(settings.cpu_numbers);
         let meta = Meta {
+            transport: Some(programs.transport()),
             rings: programs.ring_infos(&shard_of),
             host: Host::read(Path::new("/proc"))?,
             topology,

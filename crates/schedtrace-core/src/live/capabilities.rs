@@ -9,7 +9,7 @@ use super::builder::CollectorBuilder;
 use super::probes::{self, Vmlinux};
 use super::shards::ShardPolicy;
 use crate::error::{Error, Result};
-use crate::source::Probe;
+use crate::source::{Probe, Transport};
 use crate::system::{self, Cgroups, Host};
 
 /// What this process can record on the running kernel: [`Collector::capabilities`](super::Collector::capabilities).
@@ -53,6 +53,8 @@ pub enum Aspect {
     KernelTypes,
     /// Whether the kernel takes the programs.
     Programs,
+    /// How records travel to the recorder.
+    Transport,
     /// Whether process ids here are those that the kernel uses (`pid_namespaces(7)`).
     PidNamespace,
     /// Whether cgroups can be named.
@@ -71,6 +73,7 @@ impl Aspect {
             Self::Privileges => "privileges",
             Self::KernelTypes => "kernel types",
             Self::Programs => "programs",
+            Self::Transport => "transport",
             Self::PidNamespace => "process ids",
             Self::Cgroups => "cgroups",
             Self::SchedExt => "sched_ext",
@@ -122,19 +125,9 @@ impl Capabilities {
         let root = Path::new("/");
         let sys = root.join("sys");
         let (programs, probes) = programs(&sys);
-        Self {
-            host: Host::read(&root.join("proc")).unwrap_or_default(),
-            checks: vec![
-                privileges(),
-                kernel_types(&sys),
-                programs,
-                pid_namespace(root),
-                cgroups(root),
-                sched_ext(&sys),
-                kprobes(&sys),
-            ],
-            probes,
-        }
+        let checks = [privileges(), kernel_types(&sys)].into_iter().chain(programs);
+        let checks = checks.chain([pid_namespace(root), cgroups(root), sched_ext(&sys), kprobes(&sys)]);
+        Self { host: Host::read(&root.join("proc")).unwrap_or_default(), checks: checks.collect(), probes }
     }
 }
 
@@ -180,8 +173,8 @@ fn kernel_types(sys: &Path) -> Check {
 }
 
 /// Loads and attaches all programs, and lets go of them.
-fn programs(sys: &Path) -> (Check, Vec<Probe>) {
-    let attach = || CollectorBuilder::default().shards(ShardPolicy::Single).ring_bytes(1 << 20).load()?.attach();
+fn programs(sys: &Path) -> (Vec<Check>, Vec<Probe>) {
+    let attach = || CollectorBuilder::default().shards(ShardPolicy::Single).load()?.attach();
     match attach() {
         Ok(attached) => {
             let on = attached.meta.probes.iter().filter(|probe| probe.on).count();
@@ -190,7 +183,8 @@ fn programs(sys: &Path) -> (Check, Vec<Probe>) {
             let check =
                 Check::new(Aspect::Programs, state, format!("the kernel takes them; {on} events can be recorded"));
             let check = if limited { check.costs("what the notes beside the events say") } else { check };
-            (check, attached.meta.probes)
+            let transport = transport(attached.programs.transport(), attached.programs.no_arena());
+            (vec![check, transport], attached.meta.probes)
         }
         Err(error) => {
             let lockdown = std::fs::read_to_string(sys.join("kernel/security/lockdown")).unwrap_or_default();
@@ -203,7 +197,19 @@ fn programs(sys: &Path) -> (Check, Vec<Probe>) {
                 Error::NoBtf { .. } => check.mend("see kernel types"),
                 _ => check.mend("`schedtrace -vv doctor` shows what the kernel says"),
             };
-            (check, known(sys).unwrap_or_default())
+            (vec![check], known(sys).unwrap_or_default())
+        }
+    }
+}
+
+fn transport(transport: Transport, no_arena: Option<&str>) -> Check {
+    match transport {
+        Transport::Arena => Check::new(Aspect::Transport, State::Ok, "logs in a BPF arena, one for each CPU"),
+        Transport::Ring => {
+            let why = no_arena.map(|why| format!("; no arena: {why}")).unwrap_or_default();
+            Check::new(Aspect::Transport, State::Absent, format!("BPF ring buffers{why}"))
+                .costs("nothing is missing; recording takes more of the traced tasks' time")
+                .mend("Linux 6.10 and later have what the arena takes")
         }
     }
 }

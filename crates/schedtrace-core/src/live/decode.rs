@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use schedtrace_bpf::wire::{self, rec_type};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::kernel::Settings;
 use crate::event::{
     CgroupId, Comm, Context, Cpu, Event, EventKind, Exec, Exit, Fork, Kind, Loss, LossPlace, Migrate, Nanos, ShardId,
     Snapshot, Switch, Task, TaskId, TaskState, WakeupNew, Waking,
@@ -144,8 +145,9 @@ impl Decoder {
                 totals: record.lost,
             }),
             _ => {
-                let names = if flags & wire::RAW != 0 { words.get(3..).and_then(read::<wire::Raw>) } else { None };
-                let event = event(kind, words, |id, second| self.resolve(id, second, names.as_ref()));
+                let who = |part: usize| words.get(part * PART_BYTES / 8..).and_then(read::<wire::Who>);
+                let who = if flags & wire::RAW != 0 { who(1).zip(who(2)) } else { None };
+                let event = event(kind, words, |id, second| self.resolve(id, second, who));
                 if let Some(Event { kind: EventKind::Free { task }, .. }) = event {
                     self.nameless.forget(task);
                 }
@@ -156,15 +158,12 @@ impl Decoder {
     }
 
     /// The id on the wire, or one by pointer and thread id where it is 0.
-    fn resolve(&self, id: u32, second: bool, raw: Option<&wire::Raw>) -> Option<TaskId> {
-        match (id, raw) {
-            (0, None) => None,
-            (0, Some(raw)) => Some(self.nameless.id(match second {
-                true => Life { pointer: raw.b_ptr, tid: raw.b_tid, start: raw.b_start },
-                false => Life { pointer: raw.a_ptr, tid: raw.a_tid, start: raw.a_start },
-            })),
-            (id, _) => Some(TaskId(id)),
+    fn resolve(&self, id: u32, second: bool, who: Option<(wire::Who, wire::Who)>) -> Option<TaskId> {
+        if id != 0 {
+            return Some(TaskId(id));
         }
+        let wire::Who { ptr, tid, start, .. } = who.map(|(a, b)| if second { b } else { a })?;
+        Some(self.nameless.id(Life { pointer: ptr, tid, start }))
     }
 
     fn task(&self, record: &wire::TaskRecord) -> (Task, Option<Task>) {
@@ -278,9 +277,51 @@ fn event(kind: u8, words: &[u64], id: impl Fn(u32, bool) -> Option<TaskId>) -> O
     Some(Event { ts: Nanos(ts), cpu: Cpu(cpu), kind })
 }
 
+/// What a part of a record takes, of which a record of an event has one; without a ring's header.
+pub(super) const PART_BYTES: usize = size_of::<wire::Switch>();
+
+/// How many parts the record has that begins with this word.
+#[inline(always)]
+pub(super) fn parts(head: u64) -> u64 {
+    let [_, flags, ..] = head.to_le_bytes();
+    if flags & wire::RAW == 0 { 1 } else { 3 }
+}
+
+/// Whether the part that begins with this word was written on an even lap of its log, or on an odd one. One that was never
+/// written is of an odd lap: the first lap is even.
+#[inline(always)]
+pub(super) fn is_of_lap(head: u64, even: bool) -> bool {
+    let [_, flags, ..] = head.to_le_bytes();
+    (flags & wire::LAP != 0) == even
+}
+
+/// A part's first word as it is written on such a lap.
+#[cfg(test)]
+pub(super) fn written_on_lap(head: u64, even: bool) -> u64 {
+    if even { head | u64::from(wire::LAP) << 8 } else { head }
+}
+
+/// Where in a log's header stands what.
+#[derive(Debug)]
+pub(super) struct LogLayout {
+    pub(super) head: usize,
+    pub(super) tail: usize,
+    pub(super) rung: usize,
+    /// The header; the parts follow.
+    pub(super) bytes: usize,
+}
+
+/// As the kernel programs have it.
+pub(super) const LOG: LogLayout = LogLayout {
+    head: std::mem::offset_of!(wire::Log, head),
+    tail: std::mem::offset_of!(wire::Log, tail),
+    rung: std::mem::offset_of!(wire::Log, rung),
+    bytes: size_of::<wire::Log>(),
+};
+
 /// The record that a kernel program would put on a ring for this event; none for what never comes over one.
 #[cfg(feature = "synthetic")]
-pub(super) fn encode(event: &Event) -> Option<[u8; RECORD_BYTES]> {
+pub(super) fn encode(event: &Event) -> Option<[u8; PART_BYTES]> {
     use zerocopy::transmute;
     let (ts, cpu) = (event.ts.0, event.cpu.0);
     let life = |r#type, flags, task: TaskId, child, old_tid| {
@@ -340,10 +381,6 @@ pub(super) fn encode(event: &Event) -> Option<[u8; RECORD_BYTES]> {
     })
 }
 
-/// What a record of an event takes, without the ring's header.
-#[cfg(feature = "synthetic")]
-pub(super) const RECORD_BYTES: usize = size_of::<wire::Switch>();
-
 /// Per kind, a count.
 pub(super) type PerKind = [u64; Kind::COUNT];
 
@@ -369,22 +406,52 @@ fn read_counters((cpu, state): (Cpu, wire::CpuState)) -> Counters {
     Counters { cpu, emitted, lost, passed_over, untold: (Nanos(loss_from), Nanos(loss_until)) }
 }
 
-/// The initial value of the `.data.cpus` section: which shard each CPU's records go to, and whether it is recorded.
-pub(super) fn cpu_states(cpus: impl IntoIterator<Item = (ShardId, bool)>) -> Vec<u8> {
-    cpus.into_iter()
-        .flat_map(|(shard, selected)| {
-            let state = wire::CpuState { shard: shard.0, selected: selected.into(), ..Default::default() };
-            state.as_bytes().to_vec()
-        })
-        .collect()
+/// Where the records of a CPU go, and whether it is recorded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CpuSetting {
+    pub(super) shard: ShardId,
+    /// The address of its log, where there are logs.
+    pub(super) log: u64,
+    pub(super) selected: bool,
+}
+
+/// The initial value of the `.data.cpus` section.
+pub(super) fn cpu_states(cpus: impl IntoIterator<Item = CpuSetting>) -> Vec<u8> {
+    let state = |cpu: CpuSetting| wire::CpuState {
+        shard: cpu.shard.0,
+        log: cpu.log,
+        selected: cpu.selected.into(),
+        ..Default::default()
+    };
+    cpus.into_iter().flat_map(|cpu| state(cpu).as_bytes().to_vec()).collect()
+}
+
+/// The value of the constant `settings`.
+pub(super) fn settings(settings: &Settings, wake_at: u64, log_parts: usize) -> Vec<u8> {
+    let probes = &settings.selection.probes;
+    let settings = wire::Settings {
+        wake_at,
+        nr_cpus: settings.cpu_numbers as u32,
+        kinds: probes.iter().filter(|probe| probe.on).fold(0, |bits, probe| bits | 1 << probe.kind as u32),
+        log_parts: log_parts as u32,
+        fail_ids_every: settings.fail_ids_every,
+        filter_pids: settings.filter_pids.into(),
+        filter_cgroups: (!settings.cgroups.is_empty()).into(),
+        filter_cpus: (!settings.cpus.is_empty()).into(),
+        // The only one of those that have BPF arenas that shows stores in order.
+        weak_order: (!cfg!(target_arch = "x86_64")).into(),
+        late_every: settings.late_every,
+    };
+    settings.as_bytes().to_vec()
 }
 
 /// Bytes that one CPU takes in the `.data.cpus` section.
 pub(super) const CPU_STATE_BYTES: usize = size_of::<wire::CpuState>();
 
-/// The value of the `.data.control` section.
-pub(super) fn control(enabled: bool, preempt_count_from_rq: i64) -> Vec<u8> {
-    wire::Control { enabled: enabled.into(), preempt_count_from_rq }.as_bytes().to_vec()
+/// The value of the `.data.control` section, from what it is now.
+pub(super) fn control(now: &[u8], enabled: bool, preempt_count_from_rq: i64) -> Vec<u8> {
+    let (control, _) = wire::Control::read_from_prefix(now).unwrap_or_default();
+    wire::Control { enabled: enabled.into(), preempt_count_from_rq, ..control }.as_bytes().to_vec()
 }
 
 /// Keeps the books: what CPUs report as lost, each told once, and what became of all events in the end.
@@ -525,10 +592,9 @@ mod tests {
         let raw = |prev_ptr, prev_tid, start| {
             let record =
                 wire::Switch { r#type: rec_type::SWITCH, flags: wire::RAW, prev: 0, next: 3, ..Default::default() };
-            let names = wire::Raw { a_ptr: prev_ptr, a_tid: prev_tid, a_start: start, ..Default::default() };
-            let mut words_ = words(&record);
-            words_.extend(words(&names));
-            match decoder.decode(&words_) {
+            let who = wire::Who { r#type: rec_type::WHO, ptr: prev_ptr, tid: prev_tid, start, ..Default::default() };
+            let all = [words(&record), words(&who), words(&wire::Who::default())].concat();
+            match decoder.decode(&all) {
                 Decoded::Event(Event { kind: EventKind::Switch(switch), .. }) => switch.prev,
                 other => panic!("{other:?}"),
             }
@@ -574,9 +640,10 @@ mod tests {
         workload();
         programs.enable(false).unwrap();
         programs.detach();
-        let (_, mut ring, _) = programs.map_rings().unwrap().pop().unwrap();
+        let (_, mut lifecycle, _) = programs.records().unwrap().pop().unwrap();
         let mut lives = Vec::new();
-        ring.drain(ring.producer_position(), usize::MAX, |words| {
+        lifecycle.look();
+        lifecycle.drain(usize::MAX, |words| {
             if words[0].as_bytes()[0] == rec_type::TASK {
                 let record: wire::TaskRecord = read(words).unwrap();
                 let life = Life { pointer: record.ptr, tid: record.tid, start: record.start };

@@ -2,20 +2,24 @@
 
 use std::io::Read;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Once;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{ErrorKind, Iter, Link, MapCore, MapFlags, MapHandle, MapType, PrintLevel};
-use schedtrace_bpf::{OpenSchedSkel, SchedSkel, SchedSkelBuilder};
+use schedtrace_bpf::{ArenaSkel, ArenaSkelBuilder, RingSkel, RingSkelBuilder};
 
-use super::decode::{self, Counters, PerKind};
+use super::arena::Arena;
+use super::decode::{self, Counters, CpuSetting, PerKind};
+use super::log::Logs;
 use super::probes::{SELECTABLE, Selection};
 use super::ring::Ring;
-use super::shards::Plan;
+use super::shard::Records;
+use super::shards::{LogPlan, Plan};
 use crate::error::{Error, Result};
 use crate::event::{CgroupId, Cpu, Kind, ShardId};
-use crate::source::RingInfo;
+use crate::source::{RingInfo, Transport};
 
 /// The program of a selectable kind, borrowed as the tokens before `progs` say.
 macro_rules! program {
@@ -35,10 +39,44 @@ macro_rules! program {
     };
 }
 
+/// The skeleton of either object: they have the same programs, and the same maps but for those of the transport.
+enum Skel {
+    Ring(RingSkel<'static>),
+    Arena(ArenaSkel<'static>),
+}
+
+/// The same expression over either skeleton.
+macro_rules! either {
+    ($skel:expr, $name:ident => $what:expr) => {
+        match $skel {
+            Skel::Ring($name) => $what,
+            Skel::Arena($name) => $what,
+        }
+    };
+}
+
+/// Sets what both objects have, before they are loaded.
+macro_rules! configure {
+    ($open:ident, $settings:ident, $wake_at:expr, $log_parts:expr) => {{
+        $open.maps.lifecycle.set_max_entries($settings.plan.lifecycle_bytes as u32)?;
+        $open.maps.data_cpus.set_value_size(($settings.cpu_numbers * decode::CPU_STATE_BYTES) as u32)?;
+        $open.maps.rodata.set_initial_value(&decode::settings($settings, $wake_at, $log_parts))?;
+        for kind in SELECTABLE {
+            program!([&mut] $open.progs, kind).set_autoload($settings.selection.programs.contains(&kind));
+        }
+    }};
+}
+
+const OPENING: &str = "opening the BPF object";
+const LOADING: &str = "loading the BPF programs";
+const MAPS: &str = "setting up the BPF maps";
+
 /// What the programs are loaded with.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) plan: Plan,
+    /// The same bytes as logs, for the arena; or why they are too few.
+    pub(super) logs: Result<LogPlan>,
     /// How many CPU numbers there can be: the highest plus one.
     pub(super) cpu_numbers: usize,
     pub(super) selection: Selection,
@@ -46,27 +84,37 @@ pub(super) struct Settings {
     /// Only the processes that [`Programs::follow`] names.
     pub(super) filter_pids: bool,
     pub(super) cpus: Vec<Cpu>,
-    /// Bytes in a ring at which its reader is woken.
-    pub(super) wake_bytes: usize,
+    /// How full a ring or a log is, from 0 to 1, when its reader is woken.
+    pub(super) wake_at: f64,
     pub(super) preempt_count_from_rq: Option<i64>,
     pub(super) fail_ids_every: u32,
+    pub(super) late_every: u32,
+}
+
+/// What records travel through.
+#[derive(Debug)]
+enum Ways {
+    /// A ring for each shard, of so many bytes.
+    Rings(Vec<MapHandle>, usize),
+    /// Logs in an arena, and a bell for each shard.
+    Logs { arena: Arc<Arena>, plan: LogPlan, bells: Vec<MapHandle> },
 }
 
 /// The loaded programs, and their links once they are attached.
 pub(super) struct Programs {
     // Fields drop in this order: programs are detached before their maps and themselves go.
     links: Vec<Link>,
-    skel: SchedSkel<'static>,
-    rings: Vec<MapHandle>,
+    skel: Skel,
+    ways: Ways,
     programs: Vec<Kind>,
-    ring_bytes: usize,
     lifecycle_bytes: usize,
     preempt_count_from_rq: i64,
+    no_arena: Option<String>,
 }
 
 impl std::fmt::Debug for Programs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Programs").field("rings", &self.rings.len()).field("links", &self.links.len()).finish()
+        f.debug_struct("Programs").field("ways", &self.ways).field("links", &self.links.len()).finish()
     }
 }
 
@@ -79,6 +127,9 @@ fn refused(step: &str) -> impl FnOnce(libbpf_rs::Error) -> Error {
     }
 }
 
+/// While something is tried that may be refused, what libbpf says of it is no warning.
+static TRYING: AtomicBool = AtomicBool::new(false);
+
 /// libbpf prints to stderr unless it is told otherwise; a library must not.
 fn quiet_libbpf() {
     static ONCE: Once = Once::new();
@@ -86,36 +137,113 @@ fn quiet_libbpf() {
         libbpf_rs::set_print(Some((PrintLevel::Debug, |level, text| {
             let text = text.trim_end();
             match level {
-                PrintLevel::Warn => tracing::warn!(target: "libbpf", "{text}"),
+                PrintLevel::Warn if !TRYING.load(Ordering::Relaxed) => tracing::warn!(target: "libbpf", "{text}"),
                 PrintLevel::Info => tracing::info!(target: "libbpf", "{text}"),
-                PrintLevel::Debug => tracing::debug!(target: "libbpf", "{text}"),
+                PrintLevel::Warn | PrintLevel::Debug => tracing::debug!(target: "libbpf", "{text}"),
             }
         })));
     });
 }
 
 impl Programs {
-    /// Loads what the settings ask for; nothing runs yet.
-    pub(super) fn load(settings: &Settings) -> Result<Self> {
+    /// Loads what the settings ask for, with the transport that was asked for, or the best that the kernel takes; nothing
+    /// runs yet.
+    pub(super) fn load(settings: &Settings, transport: Option<Transport>) -> Result<Self> {
         quiet_libbpf();
-        // The skeleton borrows this slot, which is one pointer large, for as long as it lives; giving it the whole
-        // run of the process keeps `Programs` free of a self-reference.
-        let slot = Box::leak(Box::new(MaybeUninit::uninit()));
-        let mut open = SchedSkelBuilder::default().open(slot).map_err(refused("opening the BPF object"))?;
-        configure(&mut open, settings).map_err(refused("configuring the BPF object"))?;
-        let mut skel = open.load().map_err(refused("loading the BPF programs"))?;
-        let rings = fill_maps(&mut skel, settings).map_err(refused("setting up the BPF maps"))?;
+        let refused = match transport {
+            Some(Transport::Ring) => None,
+            Some(Transport::Arena) => return Self::load_arena(settings),
+            None => {
+                TRYING.store(true, Ordering::Relaxed);
+                let loaded = Self::load_arena(settings);
+                TRYING.store(false, Ordering::Relaxed);
+                match loaded {
+                    Ok(programs) => return Ok(programs),
+                    Err(error) => Some(error.to_string()),
+                }
+            }
+        };
+        Self::load_rings(settings).map(|programs| Self { no_arena: refused, ..programs })
+    }
+
+    fn load_rings(settings: &Settings) -> Result<Self> {
+        let bytes = settings.plan.ring_bytes;
+        let mut open = RingSkelBuilder::default().open(slot()).map_err(refused(OPENING))?;
+        let load = move || {
+            open.maps.rings.set_max_entries(settings.plan.shards.len() as u32)?;
+            configure!(open, settings, (bytes as f64 * settings.wake_at) as u64, 0);
+            open.load()
+        };
+        let skel = load().map_err(refused(LOADING))?;
+        let rings = make_rings(&skel.maps.rings, "ring", settings.plan.shards.len(), bytes);
+        let rings = rings.map_err(refused(MAPS))?;
+        Self::new(Skel::Ring(skel), Ways::Rings(rings, bytes), settings, |_| 0)
+    }
+
+    fn load_arena(settings: &Settings) -> Result<Self> {
+        const STEP: &str = "making a BPF arena (Linux 6.10 has what it takes)";
+        let plan = settings.logs.as_ref().map_err(|error| Error::Invalid(error.to_string()))?;
+        let pages = (plan.bytes / rustix::param::page_size()) as u32;
+        // Ours and not libbpf's, so that it stays mapped as long as somebody reads it.
+        let options = map_options(libbpf_rs::libbpf_sys::BPF_F_MMAPABLE);
+        let map = MapHandle::create(MapType::Arena, Some("arena"), 0, 0, pages, &options).map_err(refused(STEP))?;
+        let arena = Arena::map(map.as_fd(), plan.bytes);
+        let arena = arena.map_err(|error| Error::Bpf { step: STEP.into(), why: error.to_string() })?;
+        let mut open = ArenaSkelBuilder::default().open(slot()).map_err(refused(OPENING))?;
+        let load = move || {
+            open.maps.arena.set_max_entries(pages)?;
+            open.maps.arena.reuse_fd(map.as_fd())?;
+            open.maps.bells.set_max_entries(settings.plan.shards.len() as u32)?;
+            configure!(open, settings, (plan.parts as f64 * settings.wake_at) as u64, plan.parts);
+            open.load()
+        };
+        let skel = load().map_err(refused(LOADING))?;
+        let bells = make_rings(&skel.maps.bells, "bell", settings.plan.shards.len(), plan.bell_bytes);
+        let bells = bells.map_err(refused(MAPS))?;
+        let log = |cpu: usize| plan.log_of.get(cpu).map_or(0, |&log| arena.address(log * plan.stride));
+        let addresses: Vec<_> = (0..settings.cpu_numbers).map(log).collect();
+        let ways = Ways::Logs { arena: Arc::new(arena), plan: plan.clone(), bells };
+        Self::new(Skel::Arena(skel), ways, settings, |cpu| addresses[cpu])
+    }
+
+    /// Fills the maps that both transports have; `log` says where the log of a CPU lies.
+    fn new(skel: Skel, ways: Ways, settings: &Settings, log: impl Fn(usize) -> u64) -> Result<Self> {
+        let selected = |cpu: u16| settings.cpus.is_empty() || settings.cpus.contains(&Cpu(cpu));
+        let shard_of = settings.plan.shard_of(settings.cpu_numbers);
+        let cpu = |(shard, cpu)| CpuSetting { shard, log: log(usize::from(cpu)), selected: selected(cpu) };
+        let states = decode::cpu_states(shard_of.into_iter().zip(0..).map(cpu));
+        let fill = || {
+            either!(&skel, skel => skel.maps.data_cpus.update(&0u32.to_ne_bytes(), &states, MapFlags::ANY))?;
+            for cgroup in &settings.cgroups {
+                either!(&skel, skel => skel.maps.cgroups.update(&cgroup.0.to_ne_bytes(), &[1], MapFlags::ANY))?;
+            }
+            Ok(())
+        };
+        fill().map_err(refused(MAPS))?;
         let mut programs = Self {
             links: Vec::new(),
             skel,
-            rings,
+            ways,
             programs: settings.selection.programs.clone(),
-            ring_bytes: settings.plan.ring_bytes,
             lifecycle_bytes: settings.plan.lifecycle_bytes,
             preempt_count_from_rq: settings.preempt_count_from_rq.unwrap_or(0),
+            no_arena: None,
         };
         programs.enable(false)?;
         Ok(programs)
+    }
+
+    /// What the records travel through.
+    pub(super) fn transport(&self) -> Transport {
+        match self.ways {
+            Ways::Rings(..) => Transport::Ring,
+            Ways::Logs { .. } => Transport::Arena,
+        }
+    }
+
+    /// Why it is not the arena, where that was tried.
+    pub(super) fn no_arena(&self) -> Option<&str> {
+        self.no_arena.as_deref()
     }
 
     /// Attaches every loaded program; they stay silent until enabled. The frequent ones come last, so that attaching
@@ -123,16 +251,20 @@ impl Programs {
     pub(super) fn attach(&mut self) -> Result<()> {
         for &kind in self.programs.iter().rev() {
             let step = format!("attaching to the {kind} tracepoint");
-            self.links.push(program!([&] self.skel.progs, kind).attach().map_err(refused(&step))?);
+            let link = either!(&self.skel, skel => program!([&] skel.progs, kind).attach());
+            self.links.push(link.map_err(refused(&step))?);
         }
         Ok(())
     }
 
     /// Lets the programs record, or silences all of them at once.
     pub(super) fn enable(&mut self, on: bool) -> Result<()> {
-        let control = decode::control(on, self.preempt_count_from_rq);
-        let map = &self.skel.maps.data_control;
-        map.update(&0u32.to_ne_bytes(), &control, MapFlags::ANY).map_err(refused("switching the recording"))
+        const STEP: &str = "switching the recording";
+        let key = 0u32.to_ne_bytes();
+        let now =
+            either!(&self.skel, skel => skel.maps.data_control.lookup(&key, MapFlags::ANY)).map_err(refused(STEP))?;
+        let control = decode::control(&now.unwrap_or_default(), on, self.preempt_count_from_rq);
+        either!(&self.skel, skel => skel.maps.data_control.update(&key, &control, MapFlags::ANY)).map_err(refused(STEP))
     }
 
     /// Detaches every program and waits until none of them runs any more.
@@ -149,7 +281,7 @@ impl Programs {
     /// All tasks, as records; gives each an id.
     pub(super) fn list_tasks(&self) -> Result<Vec<u8>> {
         const STEP: &str = "listing the tasks";
-        let link = self.skel.progs.list_tasks.attach().map_err(refused(STEP))?;
+        let link = either!(&self.skel, skel => skel.progs.list_tasks.attach()).map_err(refused(STEP))?;
         let mut bytes = Vec::new();
         Iter::new(&link)
             .map_err(refused(STEP))?
@@ -165,7 +297,8 @@ impl Programs {
         if self.preempt_count_from_rq == 0 {
             return Ok(cfg!(not(target_arch = "x86_64")));
         }
-        let seen = self.skel.maps.bss_data.as_deref().map_or(INTERRUPTS, |bss| bss.preempt_count_seen);
+        let seen = either!(&self.skel, skel => skel.maps.bss_data.as_deref().map(|bss| bss.preempt_count_seen));
+        let seen = seen.unwrap_or(INTERRUPTS);
         if seen & INTERRUPTS != 0 {
             tracing::warn!(
                 "preempt_count reads {seen:#x} in a task: the waker of wakeups from interrupts is not known"
@@ -179,29 +312,45 @@ impl Programs {
     /// Adds processes to those that are recorded.
     pub(super) fn follow(&self, pids: impl IntoIterator<Item = u32>) -> Result<()> {
         for pid in pids {
-            let map = &self.skel.maps.pids;
-            map.update(&pid.to_ne_bytes(), &[1], MapFlags::ANY).map_err(refused("filtering by process"))?;
+            either!(&self.skel, skel => skel.maps.pids.update(&pid.to_ne_bytes(), &[1], MapFlags::ANY))
+                .map_err(refused("filtering by process"))?;
         }
         Ok(())
     }
 
-    /// The rings, ready to be read: one per shard, and the one for lifecycle last.
-    pub(super) fn map_rings(&self) -> Result<Vec<(ShardId, Ring, std::os::fd::OwnedFd)>> {
-        let shards = (0..).map(ShardId).zip(self.rings.iter().map(|map| (map.as_fd(), self.ring_bytes)));
-        let lifecycle = (ShardId::LIFECYCLE, (self.skel.maps.lifecycle.as_fd(), self.lifecycle_bytes));
-        shards
-            .chain([lifecycle])
-            .map(|(shard, (fd, bytes))| {
-                let mapped = Ring::map(fd, bytes).and_then(|ring| Ok((shard, ring, fd.try_clone_to_owned()?)));
-                mapped.map_err(|error| Error::Bpf { step: "mapping a ring".into(), why: error.to_string() })
-            })
-            .collect()
+    /// What each shard reads, and where it is woken: one per shard, and the ring for lifecycle last.
+    pub(super) fn records(&self) -> Result<Vec<(ShardId, Records, OwnedFd)>> {
+        let shard = |at: usize| {
+            let (records, fd): (Records, _) = match &self.ways {
+                Ways::Rings(rings, bytes) => (Ring::map(rings[at].as_fd(), *bytes)?.into(), rings[at].as_fd()),
+                Ways::Logs { arena, plan, bells } => {
+                    let bell = Ring::map(bells[at].as_fd(), plan.bell_bytes)?;
+                    let offsets = plan.logs[at].iter().map(|log| log * plan.stride);
+                    (Logs::new(Arc::clone(arena), offsets, plan.parts, bell).into(), bells[at].as_fd())
+                }
+            };
+            Ok((ShardId(at as u16), records, fd.try_clone_to_owned()?))
+        };
+        let lifecycle = || {
+            let fd = either!(&self.skel, skel => skel.maps.lifecycle.as_fd());
+            Ok((ShardId::LIFECYCLE, Ring::map(fd, self.lifecycle_bytes)?.into(), fd.try_clone_to_owned()?))
+        };
+        let all: std::io::Result<_> = (0..self.shards()).map(shard).chain(std::iter::once_with(lifecycle)).collect();
+        all.map_err(|error| Error::Bpf { step: "mapping a ring".into(), why: error.to_string() })
+    }
+
+    /// How many shards there are, without that for lifecycle.
+    fn shards(&self) -> usize {
+        match &self.ways {
+            Ways::Rings(rings, _) | Ways::Logs { bells: rings, .. } => rings.len(),
+        }
     }
 
     /// What the programs counted so far.
     pub(super) fn counters(&self) -> Result<Vec<Counters>> {
         const STEP: &str = "reading the counters";
-        let value = self.skel.maps.data_cpus.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(refused(STEP))?;
+        let value = either!(&self.skel, skel => skel.maps.data_cpus.lookup(&0u32.to_ne_bytes(), MapFlags::ANY));
+        let value = value.map_err(refused(STEP))?;
         Ok(decode::counters(&value.unwrap_or_default()))
     }
 
@@ -210,7 +359,7 @@ impl Programs {
     pub(super) fn nested(&self) -> Option<PerKind> {
         let mut nested = [0; Kind::COUNT];
         for &kind in &self.programs {
-            let fd = program!([&] self.skel.progs, kind).as_fd().as_raw_fd();
+            let fd = either!(&self.skel, skel => program!([&] skel.progs, kind).as_fd().as_raw_fd());
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             let misses = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
             nested[kind as usize] = misses.trim().parse().ok()?;
@@ -226,54 +375,40 @@ impl Programs {
     /// The rings and the CPUs that share each.
     pub(super) fn ring_infos(&self, shard_of: &[ShardId]) -> Vec<RingInfo> {
         let cpus_of = |shard| (0..).map(Cpu).zip(shard_of).filter(move |(_, of)| **of == shard).map(|(cpu, _)| cpu);
-        let shards = (0..self.rings.len()).map(|shard| ShardId(shard as u16));
+        let bytes: Vec<_> = match &self.ways {
+            Ways::Rings(rings, bytes) => vec![*bytes; rings.len()],
+            Ways::Logs { plan, .. } => plan.logs.iter().map(|logs| logs.len() * plan.stride).collect(),
+        };
+        let shards = (0..).map(ShardId).zip(bytes);
         let shards =
-            shards.map(|shard| RingInfo { shard, cpus: cpus_of(shard).collect(), bytes: self.ring_bytes as u64 });
+            shards.map(|(shard, bytes)| RingInfo { shard, cpus: cpus_of(shard).collect(), bytes: bytes as u64 });
         let lifecycle = RingInfo { shard: ShardId::LIFECYCLE, cpus: Vec::new(), bytes: self.lifecycle_bytes as u64 };
         shards.chain([lifecycle]).collect()
     }
 }
 
-fn configure(open: &mut OpenSchedSkel<'_>, settings: &Settings) -> libbpf_rs::Result<()> {
-    let Settings { plan, selection, .. } = settings;
-    open.maps.rings.set_max_entries(plan.shards.len() as u32)?;
-    open.maps.lifecycle.set_max_entries(plan.lifecycle_bytes as u32)?;
-    open.maps.data_cpus.set_value_size((settings.cpu_numbers * decode::CPU_STATE_BYTES) as u32)?;
-    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-        rodata.nr_cpus = settings.cpu_numbers as u32;
-        rodata.wake_bytes = settings.wake_bytes as u64;
-        rodata.filter_pids = settings.filter_pids;
-        rodata.filter_cgroups = !settings.cgroups.is_empty();
-        rodata.filter_cpus = !settings.cpus.is_empty();
-        let probes = &selection.probes;
-        rodata.kinds = probes.iter().filter(|probe| probe.on).fold(0, |bits, probe| bits | 1 << probe.kind as u32);
-        rodata.fail_ids_every = settings.fail_ids_every;
-    }
-    for kind in SELECTABLE {
-        program!([&mut] open.progs, kind).set_autoload(selection.programs.contains(&kind));
-    }
-    Ok(())
+/// Gives whatever is behind it the whole run of the process to live: a skeleton borrows this slot, which is one pointer
+/// large, and `Programs` stays free of a self-reference.
+fn slot() -> &'static mut MaybeUninit<libbpf_rs::OpenObject> {
+    Box::leak(Box::new(MaybeUninit::uninit()))
 }
 
-fn fill_maps(skel: &mut SchedSkel<'_>, settings: &Settings) -> libbpf_rs::Result<Vec<MapHandle>> {
-    let mut rings = Vec::new();
-    let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+fn map_options(flags: u32) -> libbpf_rs::libbpf_sys::bpf_map_create_opts {
+    libbpf_rs::libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as _,
+        map_flags: flags,
         ..Default::default()
-    };
-    for shard in 0..settings.plan.shards.len() as u32 {
-        let bytes = settings.plan.ring_bytes as u32;
-        let ring = MapHandle::create(MapType::RingBuf, Some(format!("ring_{shard}")), 0, 0, bytes, &options)?;
-        let fd = ring.as_fd().as_raw_fd();
-        skel.maps.rings.update(&shard.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)?;
-        rings.push(ring);
     }
-    let selected = |cpu: u16| settings.cpus.is_empty() || settings.cpus.contains(&Cpu(cpu));
-    let shard_of = settings.plan.shard_of(settings.cpu_numbers);
-    let states = decode::cpu_states(shard_of.into_iter().zip(0..).map(|(shard, cpu)| (shard, selected(cpu))));
-    skel.maps.data_cpus.update(&0u32.to_ne_bytes(), &states, MapFlags::ANY)?;
-    for cgroup in &settings.cgroups {
-        skel.maps.cgroups.update(&cgroup.0.to_ne_bytes(), &[1], MapFlags::ANY)?;
-    }
-    Ok(rings)
+}
+
+/// So many rings, each in its place in `map`.
+fn make_rings(map: &impl MapCore, name: &str, count: usize, bytes: usize) -> libbpf_rs::Result<Vec<MapHandle>> {
+    (0..count as u32)
+        .map(|at| {
+            let name = format!("{name}_{at}");
+            let ring = MapHandle::create(MapType::RingBuf, Some(name), 0, 0, bytes as u32, &map_options(0))?;
+            map.update(&at.to_ne_bytes(), &ring.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)?;
+            Ok(ring)
+        })
+        .collect()
 }

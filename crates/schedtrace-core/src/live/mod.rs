@@ -20,10 +20,12 @@
 //! by time. A ring that is full drops records and counts them, per CPU and kind, with the time of the first and the
 //! last; the count travels as [`Loss`](crate::Loss) over a ring of its own.
 
+mod arena;
 mod builder;
 mod capabilities;
 mod decode;
 mod kernel;
+mod log;
 mod probes;
 mod ring;
 mod running;

@@ -349,7 +349,7 @@ pub(super) fn start(attached: Attached) -> Result<Collector> {
     let (after, snapshot) = decoder.listing(&programs.list_tasks()?);
 
     let finish = Finish::new().map(Arc::new).map_err(failed_to_start)?;
-    let rings = programs.map_rings()?;
+    let rings = programs.records()?;
     // Identity and lifecycle come first among events of one time.
     let ids: Vec<_> = rings.iter().rev().map(|(shard, ..)| *shard).collect();
     let mut merge = Merge::new(ids.iter().copied());
@@ -357,9 +357,9 @@ pub(super) fn start(attached: Attached) -> Result<Collector> {
     let (sender, chunks) = crossbeam_channel::bounded(CHUNKS_PER_SHARD * rings.len());
     let pace = Arc::new(Pace::new(drain_interval));
     let mut shards = Shards { ids, chunks, finish, threads: Vec::new() };
-    for (id, ring, ring_fd) in rings {
+    for (id, records, wakes) in rings {
         let (decoder, finish) = (decoder.clone(), Arc::clone(&shards.finish));
-        let shard = Shard { id, ring, ring_fd, decoder, finish, pace: Arc::clone(&pace) };
+        let shard = Shard { id, records, wakes, decoder, finish, pace: Arc::clone(&pace) };
         let name = if id == ShardId::LIFECYCLE { "st-lifecycle".into() } else { format!("st-shard-{}", id.0) };
         let sender = sender.clone();
         let thread = std::thread::Builder::new().name(name).spawn(move || shard.run(&sender));

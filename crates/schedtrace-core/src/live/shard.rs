@@ -10,6 +10,7 @@ use rustix::event::epoll;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::decode::{Decoded, Decoder, PerKind};
+use super::log::Logs;
 use super::ring::{Drained, Ring};
 use crate::event::{Cpu, Event, Kind, Loss, LossPlace, Nanos, ShardId, Task};
 
@@ -122,12 +123,54 @@ pub(super) fn now() -> Nanos {
     Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// The consumer of one ring.
+/// What a shard reads.
+#[derive(Debug)]
+pub(super) enum Records {
+    Ring {
+        ring: Ring,
+        /// The producer's position when it was looked at.
+        until: u64,
+    },
+    Logs(Logs),
+}
+
+impl From<Ring> for Records {
+    fn from(ring: Ring) -> Self {
+        Self::Ring { ring, until: 0 }
+    }
+}
+
+impl From<Logs> for Records {
+    fn from(logs: Logs) -> Self {
+        Self::Logs(logs)
+    }
+}
+
+impl Records {
+    /// All for which room was taken before this call is drained next.
+    pub(super) fn look(&mut self) {
+        match self {
+            Self::Ring { ring, until } => *until = ring.producer_position(),
+            Self::Logs(logs) => logs.look(),
+        }
+    }
+
+    /// Hands over what was there at the last [`look`](Self::look), as words, but no more than `most` records.
+    pub(super) fn drain(&mut self, most: usize, record: impl FnMut(&[u64])) -> Drained {
+        match self {
+            Self::Ring { ring, until } => ring.drain(*until, most, record),
+            Self::Logs(logs) => logs.drain(most, record),
+        }
+    }
+}
+
+/// The consumer of one shard's records.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) id: ShardId,
-    pub(super) ring: Ring,
-    pub(super) ring_fd: OwnedFd,
+    pub(super) records: Records,
+    /// Where programs wake it: the ring, or the bell of the logs.
+    pub(super) wakes: OwnedFd,
     pub(super) decoder: Decoder,
     pub(super) pace: Arc<Pace>,
     pub(super) finish: Arc<Finish>,
@@ -143,12 +186,12 @@ impl Shard {
             let finishing = self.finish.now.load(Ordering::Acquire);
             // The clock comes before the position: a record that is older than the clock was reserved before it.
             let clock = now();
-            let producer = self.ring.producer_position();
+            self.records.look();
             let mut seen = 0;
             loop {
                 let decoder = &self.decoder;
                 let room = RECORDS_PER_CHUNK.saturating_sub(chunk.events.len()).max(1);
-                let drained = self.ring.drain(producer, room, |words| take(decoder, words, clock, &mut chunk));
+                let drained = self.records.drain(room, |words| take(decoder, words, clock, &mut chunk));
                 match drained {
                     Drained::All => chunk.until = clock - SLACK,
                     // Time has come no further: what is older than the clock may still be in the ring.
@@ -192,7 +235,7 @@ impl Shard {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = epoll::EventFlags::IN;
         let data = epoll::EventData::new_u64;
-        epoll::add(&epoll, self.ring_fd.as_fd(), data(0), flags | epoll::EventFlags::ET)?;
+        epoll::add(&epoll, self.wakes.as_fd(), data(0), flags | epoll::EventFlags::ET)?;
         epoll::add(&epoll, self.finish.bell.as_fd(), data(1), flags | epoll::EventFlags::ET)?;
         Ok(epoll)
     }

@@ -1,8 +1,10 @@
 //! Which CPUs share a ring, and how large each ring is.
 
+use super::arena;
+use super::decode::{LOG, PART_BYTES};
 use crate::error::{Error, Result};
 use crate::event::{Cpu, ShardId};
-use crate::system::Topology;
+use crate::system::{CpuInfo, Topology};
 
 /// How CPUs are grouped into shards: each has a ring and a thread of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,16 +47,39 @@ impl std::str::FromStr for ShardPolicy {
 
 const AUTO_CPUS: usize = 8;
 
-/// The shards of a machine, and the bytes of their rings.
+/// The shards of a machine, and the bytes between kernel and recorder that are theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Shard `n` is the `n`th: its CPUs, sorted.
     pub(super) shards: Vec<Vec<Cpu>>,
-    /// Bytes of each shard's ring.
+    /// Bytes of each shard's ring, where they have rings.
     pub(super) ring_bytes: usize,
     /// Bytes of the ring for lifecycle, identity and loss.
     pub(super) lifecycle_bytes: usize,
+    /// Bytes for all shards.
+    bytes: usize,
+    page: usize,
 }
+
+/// The logs in an arena.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LogPlan {
+    /// The log of each CPU, indexed by its number.
+    pub(super) log_of: Vec<usize>,
+    /// The logs of each shard.
+    pub(super) logs: Vec<Vec<usize>>,
+    /// The parts of each log, a power of two.
+    pub(super) parts: usize,
+    /// Bytes from one log to the next.
+    pub(super) stride: usize,
+    /// Bytes of all of them.
+    pub(super) bytes: usize,
+    /// Bytes of each shard's bell.
+    pub(super) bell_bytes: usize,
+}
+
+/// A log has no fewer parts: room for a few of the longest records.
+const LEAST_PARTS: usize = 64;
 
 impl Plan {
     /// Divides `budget` bytes: an eighth, and at most 1 MiB, for lifecycle and loss, the rest evenly among the shards.
@@ -73,7 +98,39 @@ impl Plan {
                 least.next_multiple_of(page),
             )));
         }
-        Ok(Self { shards, ring_bytes, lifecycle_bytes })
+        let bytes = budget - lifecycle_bytes;
+        Ok(Self { shards, ring_bytes, lifecycle_bytes, bytes, page })
+    }
+
+    /// The same bytes as logs: one for each of these CPUs, also for one that is offline now, and one that those share that
+    /// are added later, if the kernel expects any. `count`: how many CPU numbers there can be.
+    pub(super) fn logs(&self, cpus: &[CpuInfo], count: usize) -> Result<LogPlan> {
+        let spare = cpus.len();
+        let mut log_of = vec![spare; count];
+        for (log, info) in cpus.iter().enumerate() {
+            if let Some(slot) = log_of.get_mut(usize::from(info.cpu.0)) {
+                *slot = log;
+            }
+        }
+        let all = if log_of.contains(&spare) { spare + 1 } else { spare };
+        let mut logs = vec![Vec::new(); self.shards.len()];
+        for (&log, shard) in log_of.iter().zip(self.shard_of(count)) {
+            if !logs[usize::from(shard.0)].contains(&log) {
+                logs[usize::from(shard.0)].push(log);
+            }
+        }
+        let room = self.bytes.saturating_sub(self.page * self.shards.len()).min(arena::MOST_BYTES) / all.max(1);
+        let whole_pages = room / self.page * self.page;
+        let parts = floor_power_of_two(whole_pages.saturating_sub(LOG.bytes) / PART_BYTES);
+        if parts < LEAST_PARTS {
+            return Err(Error::Invalid(format!(
+                "{} bytes are too few for {all} log(s) of at least {} bytes each: give them more bytes, or choose the \
+                 transport `ring`",
+                self.bytes, self.page,
+            )));
+        }
+        let stride = (LOG.bytes + parts * PART_BYTES).next_multiple_of(self.page);
+        Ok(LogPlan { log_of, logs, parts, stride, bytes: all * stride, bell_bytes: self.page })
     }
 
     /// The shard of each CPU, indexed by its number, for `count` CPU numbers. One that was not there when the plan was
@@ -121,7 +178,6 @@ fn group(policy: ShardPolicy, topology: &Topology) -> Vec<Vec<Cpu>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::CpuInfo;
 
     const PAGE: usize = 4096;
 
@@ -168,6 +224,32 @@ mod tests {
                 assert!(plan.ring_bytes * plan.shards.len() + plan.lifecycle_bytes <= budget);
             }
         }
+    }
+
+    #[test]
+    fn every_cpu_has_a_log_and_those_that_may_come_share_one() {
+        let topology = large();
+        for (policy, budget) in
+            [(ShardPolicy::Auto, 32 << 20), (ShardPolicy::PerCpu, 3 << 20), (ShardPolicy::Single, 6 << 30)]
+        {
+            let plan = Plan::new(policy, &topology, budget, PAGE).unwrap();
+            let logs = plan.logs(&topology.cpus, 400).unwrap();
+            assert!(logs.parts.is_power_of_two() && logs.stride % PAGE == 0);
+            assert!(logs.stride >= LOG.bytes + logs.parts * PART_BYTES && logs.bytes == 49 * logs.stride);
+            let bells = logs.bell_bytes * plan.shards.len();
+            assert!(logs.bytes + bells + plan.lifecycle_bytes <= budget && logs.bytes <= arena::MOST_BYTES);
+            // No log has two readers, and each has that of its CPUs.
+            let mut all: Vec<_> = logs.logs.iter().flatten().copied().collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..49).collect::<Vec<_>>());
+            for (cpu, shard) in plan.shard_of(400).into_iter().enumerate() {
+                assert!(logs.logs[usize::from(shard.0)].contains(&logs.log_of[cpu]));
+            }
+            assert_eq!((logs.log_of[7], logs.log_of[47 * 7], logs.log_of[1], logs.log_of[399]), (1, 47, 48, 48));
+        }
+        let plan = Plan::new(ShardPolicy::Single, &topology, 64 << 10, PAGE).unwrap();
+        let error = plan.logs(&topology.cpus, 400).unwrap_err().to_string();
+        assert!(error.contains("49 log(s)") && error.contains("`ring`"), "{error}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::fs::MemfdFlags;
 
-use super::decode::{Decoded, Decoder, Nameless, RECORD_BYTES, encode};
+use super::decode::{Decoded, Decoder, Nameless, PART_BYTES, encode};
 use super::ring::{HEADER, Ring};
 use crate::error::{Error, Result};
 use crate::event::{Batch, Event, Nanos, ShardId};
@@ -84,7 +84,7 @@ impl SyntheticRings {
                 let (Some(record), Some(&ring)) = (encode(event), ring_of.get(&event.cpu)) else { continue };
                 let ring = &mut records[ring].1;
                 // The header: a length, and where the page lies among the ring's.
-                ring.extend((RECORD_BYTES as u32).to_ne_bytes());
+                ring.extend((PART_BYTES as u32).to_ne_bytes());
                 ring.extend([0; 4]);
                 ring.extend(record);
             }
@@ -170,7 +170,7 @@ impl SyntheticRing {
         memory.write_all_at(&(records.len() as u64).to_ne_bytes(), page as u64)?;
         memory.write_all_at(records, 2 * page as u64)?;
         let ring = Ring::map(memory.as_fd(), bytes)?;
-        let records = (records.len() / (RECORD_BYTES + HEADER as usize)) as u64;
+        let records = (records.len() / (PART_BYTES + HEADER as usize)) as u64;
         Ok(Self { shard, memory, ring, bytes, records })
     }
 

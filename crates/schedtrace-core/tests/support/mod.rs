@@ -16,6 +16,14 @@ use schedtrace_core::{Account, Cpu, Event, EventKind, Kind, Loss, LossPlace, Met
 /// Recordings one at a time: each is a load on the others.
 pub(crate) static ONE: Mutex<()> = Mutex::new(());
 
+/// A collector with the transport that this run of the tests is for: `SCHEDTRACE_TRANSPORT`, or the best there is.
+pub(crate) fn collector() -> CollectorBuilder {
+    match std::env::var("SCHEDTRACE_TRANSPORT") {
+        Ok(transport) => Collector::builder().transport(transport.parse().expect("SCHEDTRACE_TRANSPORT")),
+        Err(_) => Collector::builder(),
+    }
+}
+
 /// All that a recording gave.
 pub(crate) struct Recorded {
     pub(crate) events: Vec<Event>,

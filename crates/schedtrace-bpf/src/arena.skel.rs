@@ -27,14 +27,15 @@ mod imp {
     fn build_skel_config() -> libbpf_rs::Result<libbpf_rs::__internal_skel::ObjectSkeletonConfig<'static>> {
         let mut builder = libbpf_rs::__internal_skel::ObjectSkeletonConfigBuilder::new(&DATA);
         builder
-            .name("sched_bpf")
-            .map("rings", false)
+            .name("arena_bpf")
             .map("lifecycle", false)
+            .map("arena", true)
+            .map("bells", false)
             .map("tasks", false)
             .map("pids", false)
             .map("cgroups", false)
-            .map("sched_bp.rodata", true)
-            .map("sched_bp.bss", true)
+            .map("arena_bp.rodata", true)
+            .map("arena_bp.bss", true)
             .map(".data.control", true)
             .map(".data.cpus", true)
             .prog("sched_switch")
@@ -49,9 +50,10 @@ mod imp {
             .prog("list_tasks");
         builder.build()
     }
-    pub struct OpenSchedMaps<'obj> {
-        pub rings: libbpf_rs::OpenMapMut<'obj>,
+    pub struct OpenArenaMaps<'obj> {
         pub lifecycle: libbpf_rs::OpenMapMut<'obj>,
+        pub arena: libbpf_rs::OpenMapMut<'obj>,
+        pub bells: libbpf_rs::OpenMapMut<'obj>,
         pub tasks: libbpf_rs::OpenMapMut<'obj>,
         pub pids: libbpf_rs::OpenMapMut<'obj>,
         pub cgroups: libbpf_rs::OpenMapMut<'obj>,
@@ -66,14 +68,15 @@ mod imp {
         _phantom: std::marker::PhantomData<&'obj ()>,
     }
 
-    impl<'obj> OpenSchedMaps<'obj> {
+    impl<'obj> OpenArenaMaps<'obj> {
         #[allow(unused_variables)]
         unsafe fn new(
             config: &libbpf_rs::__internal_skel::ObjectSkeletonConfig<'_>,
             object: &mut libbpf_rs::OpenObject,
         ) -> libbpf_rs::Result<Self> {
-            let mut rings = None;
             let mut lifecycle = None;
+            let mut arena = None;
+            let mut bells = None;
             let mut tasks = None;
             let mut pids = None;
             let mut cgroups = None;
@@ -90,13 +93,14 @@ mod imp {
                 })?;
                 #[allow(clippy::match_single_binding)]
                 match name {
-                    "rings" => rings = Some(map),
                     "lifecycle" => lifecycle = Some(map),
+                    "arena" => arena = Some(map),
+                    "bells" => bells = Some(map),
                     "tasks" => tasks = Some(map),
                     "pids" => pids = Some(map),
                     "cgroups" => cgroups = Some(map),
-                    "sched_bp.rodata" => rodata = Some(map),
-                    "sched_bp.bss" => bss = Some(map),
+                    "arena_bp.rodata" => rodata = Some(map),
+                    "arena_bp.bss" => bss = Some(map),
                     ".data.control" => data_control = Some(map),
                     ".data.cpus" => data_cpus = Some(map),
                     _ => panic!("encountered unexpected map: `{name}`"),
@@ -104,15 +108,16 @@ mod imp {
             }
 
             let slf = Self {
-                rings: rings.expect("map `rings` not present"),
                 lifecycle: lifecycle.expect("map `lifecycle` not present"),
+                arena: arena.expect("map `arena` not present"),
+                bells: bells.expect("map `bells` not present"),
                 tasks: tasks.expect("map `tasks` not present"),
                 pids: pids.expect("map `pids` not present"),
                 cgroups: cgroups.expect("map `cgroups` not present"),
                 rodata: rodata.expect("map `rodata` not present"),
                 rodata_data: unsafe {
                     config
-                        .map_mmap_ptr(5)
+                        .map_mmap_ptr(6)
                         .expect("BPF map `rodata` does not have mmap pointer")
                         .cast::<types::rodata>()
                         .as_mut()
@@ -120,7 +125,7 @@ mod imp {
                 bss: bss.expect("map `bss` not present"),
                 bss_data: unsafe {
                     config
-                        .map_mmap_ptr(6)
+                        .map_mmap_ptr(7)
                         .expect("BPF map `bss` does not have mmap pointer")
                         .cast::<types::bss>()
                         .as_mut()
@@ -128,7 +133,7 @@ mod imp {
                 data_control: data_control.expect("map `data_control` not present"),
                 data_control_data: unsafe {
                     config
-                        .map_mmap_ptr(7)
+                        .map_mmap_ptr(8)
                         .expect("BPF map `data_control` does not have mmap pointer")
                         .cast::<types::data_control>()
                         .as_mut()
@@ -136,7 +141,7 @@ mod imp {
                 data_cpus: data_cpus.expect("map `data_cpus` not present"),
                 data_cpus_data: unsafe {
                     config
-                        .map_mmap_ptr(8)
+                        .map_mmap_ptr(9)
                         .expect("BPF map `data_cpus` does not have mmap pointer")
                         .cast::<types::data_cpus>()
                         .as_mut()
@@ -146,9 +151,10 @@ mod imp {
             Ok(slf)
         }
     }
-    pub struct SchedMaps<'obj> {
-        pub rings: libbpf_rs::MapMut<'obj>,
+    pub struct ArenaMaps<'obj> {
         pub lifecycle: libbpf_rs::MapMut<'obj>,
+        pub arena: libbpf_rs::MapMut<'obj>,
+        pub bells: libbpf_rs::MapMut<'obj>,
         pub tasks: libbpf_rs::MapMut<'obj>,
         pub pids: libbpf_rs::MapMut<'obj>,
         pub cgroups: libbpf_rs::MapMut<'obj>,
@@ -163,14 +169,15 @@ mod imp {
         _phantom: std::marker::PhantomData<&'obj ()>,
     }
 
-    impl<'obj> SchedMaps<'obj> {
+    impl<'obj> ArenaMaps<'obj> {
         #[allow(unused_variables)]
         unsafe fn new(
             config: &libbpf_rs::__internal_skel::ObjectSkeletonConfig<'_>,
             object: &mut libbpf_rs::Object,
         ) -> libbpf_rs::Result<Self> {
-            let mut rings = None;
             let mut lifecycle = None;
+            let mut arena = None;
+            let mut bells = None;
             let mut tasks = None;
             let mut pids = None;
             let mut cgroups = None;
@@ -186,13 +193,14 @@ mod imp {
                 })?;
                 #[allow(clippy::match_single_binding)]
                 match name {
-                    "rings" => rings = Some(map),
                     "lifecycle" => lifecycle = Some(map),
+                    "arena" => arena = Some(map),
+                    "bells" => bells = Some(map),
                     "tasks" => tasks = Some(map),
                     "pids" => pids = Some(map),
                     "cgroups" => cgroups = Some(map),
-                    "sched_bp.rodata" => rodata = Some(map),
-                    "sched_bp.bss" => bss = Some(map),
+                    "arena_bp.rodata" => rodata = Some(map),
+                    "arena_bp.bss" => bss = Some(map),
                     ".data.control" => data_control = Some(map),
                     ".data.cpus" => data_cpus = Some(map),
                     _ => panic!("encountered unexpected map: `{name}`"),
@@ -200,15 +208,16 @@ mod imp {
             }
 
             let slf = Self {
-                rings: rings.expect("map `rings` not present"),
                 lifecycle: lifecycle.expect("map `lifecycle` not present"),
+                arena: arena.expect("map `arena` not present"),
+                bells: bells.expect("map `bells` not present"),
                 tasks: tasks.expect("map `tasks` not present"),
                 pids: pids.expect("map `pids` not present"),
                 cgroups: cgroups.expect("map `cgroups` not present"),
                 rodata: rodata.expect("map `rodata` not present"),
                 rodata_data: unsafe {
                     config
-                        .map_mmap_ptr(5)
+                        .map_mmap_ptr(6)
                         .expect("BPF map `rodata` does not have mmap pointer")
                         .cast::<types::rodata>()
                         .as_ref()
@@ -216,7 +225,7 @@ mod imp {
                 bss: bss.expect("map `bss` not present"),
                 bss_data: unsafe {
                     config
-                        .map_mmap_ptr(6)
+                        .map_mmap_ptr(7)
                         .expect("BPF map `bss` does not have mmap pointer")
                         .cast::<types::bss>()
                         .as_mut()
@@ -224,7 +233,7 @@ mod imp {
                 data_control: data_control.expect("map `data_control` not present"),
                 data_control_data: unsafe {
                     config
-                        .map_mmap_ptr(7)
+                        .map_mmap_ptr(8)
                         .expect("BPF map `data_control` does not have mmap pointer")
                         .cast::<types::data_control>()
                         .as_mut()
@@ -232,7 +241,7 @@ mod imp {
                 data_cpus: data_cpus.expect("map `data_cpus` not present"),
                 data_cpus_data: unsafe {
                     config
-                        .map_mmap_ptr(8)
+                        .map_mmap_ptr(9)
                         .expect("BPF map `data_cpus` does not have mmap pointer")
                         .cast::<types::data_cpus>()
                         .as_mut()
@@ -242,7 +251,7 @@ mod imp {
             Ok(slf)
         }
     }
-    pub struct OpenSchedProgs<'obj> {
+    pub struct OpenArenaProgs<'obj> {
         pub sched_switch: libbpf_rs::OpenProgramMut<'obj>,
         pub sched_waking: libbpf_rs::OpenProgramMut<'obj>,
         pub sched_wakeup_new: libbpf_rs::OpenProgramMut<'obj>,
@@ -256,7 +265,7 @@ mod imp {
         _phantom: std::marker::PhantomData<&'obj ()>,
     }
 
-    impl<'obj> OpenSchedProgs<'obj> {
+    impl<'obj> OpenArenaProgs<'obj> {
         unsafe fn new(object: &mut libbpf_rs::OpenObject) -> libbpf_rs::Result<Self> {
             let mut sched_switch = None;
             let mut sched_waking = None;
@@ -308,7 +317,7 @@ mod imp {
             Ok(slf)
         }
     }
-    pub struct SchedProgs<'obj> {
+    pub struct ArenaProgs<'obj> {
         pub sched_switch: libbpf_rs::ProgramMut<'obj>,
         pub sched_waking: libbpf_rs::ProgramMut<'obj>,
         pub sched_wakeup_new: libbpf_rs::ProgramMut<'obj>,
@@ -322,9 +331,9 @@ mod imp {
         _phantom: std::marker::PhantomData<&'obj ()>,
     }
 
-    impl<'obj> SchedProgs<'obj> {
+    impl<'obj> ArenaProgs<'obj> {
         #[allow(unused_variables)]
-        fn new(open_progs: OpenSchedProgs<'obj>) -> Self {
+        fn new(open_progs: OpenArenaProgs<'obj>) -> Self {
             Self {
                 sched_switch: unsafe {
                     libbpf_rs::ProgramMut::new_mut(open_progs.sched_switch.as_libbpf_object().as_mut())
@@ -397,16 +406,16 @@ mod imp {
     }
 
     #[derive(Default)]
-    pub struct SchedSkelBuilder {
+    pub struct ArenaSkelBuilder {
         pub obj_builder: libbpf_rs::ObjectBuilder,
     }
 
-    impl<'obj> SchedSkelBuilder {
+    impl<'obj> ArenaSkelBuilder {
         fn open_opts_impl(
             self,
             open_opts: *const libbpf_sys::bpf_object_open_opts,
             object: &'obj mut std::mem::MaybeUninit<libbpf_rs::OpenObject>,
-        ) -> libbpf_rs::Result<OpenSchedSkel<'obj>> {
+        ) -> libbpf_rs::Result<OpenArenaSkel<'obj>> {
             let skel_config = build_skel_config()?;
             let skel_ptr = skel_config.as_libbpf_object();
 
@@ -429,9 +438,9 @@ mod imp {
             let mut obj_ref = unsafe { OwnedRef::new(object) };
 
             #[allow(unused_mut)]
-            let mut skel = OpenSchedSkel {
-                maps: unsafe { OpenSchedMaps::new(&skel_config, obj_ref.as_mut())? },
-                progs: unsafe { OpenSchedProgs::new(obj_ref.as_mut())? },
+            let mut skel = OpenArenaSkel {
+                maps: unsafe { OpenArenaMaps::new(&skel_config, obj_ref.as_mut())? },
+                progs: unsafe { OpenArenaProgs::new(obj_ref.as_mut())? },
                 obj: obj_ref,
                 // SAFETY: Our `struct_ops` type contains only pointers,
                 //         which are allowed to be NULL.
@@ -445,12 +454,12 @@ mod imp {
         }
     }
 
-    impl<'obj> SkelBuilder<'obj> for SchedSkelBuilder {
-        type Output = OpenSchedSkel<'obj>;
+    impl<'obj> SkelBuilder<'obj> for ArenaSkelBuilder {
+        type Output = OpenArenaSkel<'obj>;
         fn open(
             self,
             object: &'obj mut std::mem::MaybeUninit<libbpf_rs::OpenObject>,
-        ) -> libbpf_rs::Result<OpenSchedSkel<'obj>> {
+        ) -> libbpf_rs::Result<OpenArenaSkel<'obj>> {
             // Only produce a pointer to our custom open opts object
             // if customizations have been made. This works around a
             // bug in older versions of libbpf.
@@ -466,7 +475,7 @@ mod imp {
             self,
             open_opts: libbpf_sys::bpf_object_open_opts,
             object: &'obj mut std::mem::MaybeUninit<libbpf_rs::OpenObject>,
-        ) -> libbpf_rs::Result<OpenSchedSkel<'obj>> {
+        ) -> libbpf_rs::Result<OpenArenaSkel<'obj>> {
             self.open_opts_impl(&open_opts, object)
         }
 
@@ -488,6 +497,33 @@ mod imp {
         use super::*;
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
+        pub struct __anon_1 {
+            pub r#type: *mut [i32; 27],
+            pub max_entries: *mut [i32; 4096],
+        }
+        impl Default for __anon_1 {
+            fn default() -> Self {
+                Self { r#type: std::ptr::null_mut(), max_entries: std::ptr::null_mut() }
+            }
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_2 {
+            pub r#type: *mut [i32; 33],
+            pub map_flags: *mut [i32; 1024],
+            pub max_entries: *mut [i32; 1],
+        }
+        impl Default for __anon_2 {
+            fn default() -> Self {
+                Self {
+                    r#type: std::ptr::null_mut(),
+                    map_flags: std::ptr::null_mut(),
+                    max_entries: std::ptr::null_mut(),
+                }
+            }
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
         pub struct ring {
             pub r#type: *mut [i32; 27],
             pub max_entries: *mut [i32; 4096],
@@ -499,13 +535,13 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_1 {
+        pub struct __anon_3 {
             pub r#type: *mut [i32; 12],
             pub max_entries: *mut [i32; 1],
             pub key: *mut u32,
             pub values: [*mut ring; 0],
         }
-        impl Default for __anon_1 {
+        impl Default for __anon_3 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -517,21 +553,11 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_2 {
-            pub r#type: *mut [i32; 27],
-            pub max_entries: *mut [i32; 4096],
-        }
-        impl Default for __anon_2 {
-            fn default() -> Self {
-                Self { r#type: std::ptr::null_mut(), max_entries: std::ptr::null_mut() }
-            }
-        }
-        #[derive(Debug, Copy, Clone)]
-        #[repr(C)]
         pub struct task_info {
             pub id: u32,
             pub announced: std::mem::MaybeUninit<bool>,
             pub selected: std::mem::MaybeUninit<bool>,
+            pub pad: u16,
             pub cgroups: u64,
         }
         impl Default for task_info {
@@ -540,19 +566,20 @@ mod imp {
                     id: u32::default(),
                     announced: std::mem::MaybeUninit::new(bool::default()),
                     selected: std::mem::MaybeUninit::new(bool::default()),
+                    pad: u16::default(),
                     cgroups: u64::default(),
                 }
             }
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_3 {
+        pub struct __anon_4 {
             pub r#type: *mut [i32; 29],
             pub map_flags: *mut [i32; 1],
             pub key: *mut i32,
             pub value: *mut task_info,
         }
-        impl Default for __anon_3 {
+        impl Default for __anon_4 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -564,14 +591,14 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_4 {
+        pub struct __anon_5 {
             pub r#type: *mut [i32; 1],
             pub max_entries: *mut [i32; 65536],
             pub map_flags: *mut [i32; 1],
             pub key: *mut u32,
             pub value: *mut u8,
         }
-        impl Default for __anon_4 {
+        impl Default for __anon_5 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -584,13 +611,13 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_5 {
+        pub struct __anon_6 {
             pub r#type: *mut [i32; 1],
             pub max_entries: *mut [i32; 1024],
             pub key: *mut u64,
             pub value: *mut u8,
         }
-        impl Default for __anon_5 {
+        impl Default for __anon_6 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -619,6 +646,7 @@ mod imp {
             pub real_parent: *mut task_struct,
             pub cgroups: *mut css_set,
             pub signal: *mut signal_struct,
+            pub bpf_storage: *mut bpf_local_storage,
         }
         impl Default for task_struct {
             fn default() -> Self {
@@ -639,6 +667,7 @@ mod imp {
                     real_parent: std::ptr::null_mut(),
                     cgroups: std::ptr::null_mut(),
                     signal: std::ptr::null_mut(),
+                    bpf_storage: std::ptr::null_mut(),
                 }
             }
         }
@@ -674,6 +703,16 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
+        pub struct bpf_local_storage {
+            pub cache: [*mut bpf_local_storage_data; 16],
+        }
+        impl Default for bpf_local_storage {
+            fn default() -> Self {
+                Self { cache: [std::ptr::null_mut(); 16] }
+            }
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
         pub struct cfs_rq {
             pub rq: *mut std::ffi::c_void,
         }
@@ -705,10 +744,27 @@ mod imp {
         pub struct __anon_signal_struct_1 {
             pub counter: i32,
         }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct bpf_local_storage_data {
+            pub smap: *mut std::ffi::c_void,
+            pub data: [u8; 0],
+        }
+        impl Default for bpf_local_storage_data {
+            fn default() -> Self {
+                Self { smap: std::ptr::null_mut(), data: [u8::default(); 0] }
+            }
+        }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
         pub struct kernfs_node {
             pub id: u64,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct timespec64 {
+            pub tv_sec: i64,
+            pub tv_nsec: i64,
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
@@ -753,35 +809,47 @@ mod imp {
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
-        pub struct rec_any {
-            pub r#type: u8,
-            pub flags: u8,
-            pub cpu: u16,
-            pub a: u32,
+        pub struct part {
+            pub head: u64,
             pub ts: u64,
-            pub b: u32,
-            pub rest: u32,
+            pub tail: u64,
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
         pub struct cpu_state {
-            pub emitted: [u64; 11],
-            pub lost: [u64; 11],
-            pub passed_over: [u64; 11],
+            pub log: u64,
             pub loss_from: u64,
-            pub loss_until: u64,
-            pub preempt_count_at: u64,
             pub records: u32,
             pub shard: u16,
             pub selected: u8,
             pub pad: u8,
-            pub __pad_296: [u8; 24],
+            pub emitted: [u64; 11],
+            pub lost: [u64; 11],
+            pub passed_over: [u64; 11],
+            pub loss_until: u64,
+            pub preempt_count_at: u64,
+            pub __pad_304: [u8; 16],
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct settings {
+            pub wake_at: u64,
+            pub nr_cpus: u32,
+            pub kinds: u32,
+            pub log_parts: u32,
+            pub fail_ids_every: u32,
+            pub filter_pids: u8,
+            pub filter_cgroups: u8,
+            pub filter_cpus: u8,
+            pub weak_order: u8,
+            pub late_every: u32,
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
         pub struct control {
             pub enabled: u64,
             pub preempt_count_from_rq: i64,
+            pub storage_cached: u64,
         }
         #[derive(Copy, Clone)]
         #[repr(C)]
@@ -791,9 +859,10 @@ mod imp {
             pub c: rec_wakeup_new,
             pub d: rec_migrate,
             pub e: rec_life,
-            pub f: rec_raw,
+            pub f: rec_who,
             pub g: rec_task,
             pub h: rec_loss,
+            pub i: log,
         }
         impl std::fmt::Debug for wire_records {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -870,13 +939,13 @@ mod imp {
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
-        pub struct rec_raw {
-            pub a_ptr: u64,
-            pub b_ptr: u64,
-            pub a_start: u64,
-            pub b_start: u64,
-            pub a_tid: u32,
-            pub b_tid: u32,
+        pub struct rec_who {
+            pub r#type: u8,
+            pub flags: u8,
+            pub cpu: u16,
+            pub tid: u32,
+            pub ptr: u64,
+            pub start: u64,
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
@@ -907,6 +976,16 @@ mod imp {
             pub until: u64,
             pub lost: [u64; 11],
         }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct log {
+            pub head: u64,
+            pub limit: u64,
+            pub head_line: [u64; 6],
+            pub tail: u64,
+            pub rung: u64,
+            pub tail_line: [u64; 6],
+        }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct license {
@@ -915,14 +994,7 @@ mod imp {
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct rodata {
-            pub nr_cpus: u32,
-            __pad_4: [u8; 4],
-            pub wake_bytes: u64,
-            pub filter_pids: bool,
-            pub filter_cgroups: bool,
-            pub filter_cpus: bool,
-            pub kinds: u32,
-            pub fail_ids_every: u32,
+            pub settings: settings,
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
@@ -946,24 +1018,25 @@ mod imp {
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct maps {
-            pub rings: __anon_1,
-            pub lifecycle: __anon_2,
-            pub tasks: __anon_3,
-            pub pids: __anon_4,
-            pub cgroups: __anon_5,
+            pub lifecycle: __anon_1,
+            pub arena: __anon_2,
+            pub bells: __anon_3,
+            pub tasks: __anon_4,
+            pub pids: __anon_5,
+            pub cgroups: __anon_6,
         }
     }
-    pub struct OpenSchedSkel<'obj> {
+    pub struct OpenArenaSkel<'obj> {
         obj: OwnedRef<'obj, libbpf_rs::OpenObject>,
-        pub maps: OpenSchedMaps<'obj>,
-        pub progs: OpenSchedProgs<'obj>,
+        pub maps: OpenArenaMaps<'obj>,
+        pub progs: OpenArenaProgs<'obj>,
         pub struct_ops: StructOps,
         skel_config: libbpf_rs::__internal_skel::ObjectSkeletonConfig<'obj>,
     }
 
-    impl<'obj> OpenSkel<'obj> for OpenSchedSkel<'obj> {
-        type Output = SchedSkel<'obj>;
-        fn load(self) -> libbpf_rs::Result<SchedSkel<'obj>> {
+    impl<'obj> OpenSkel<'obj> for OpenArenaSkel<'obj> {
+        type Output = ArenaSkel<'obj>;
+        fn load(self) -> libbpf_rs::Result<ArenaSkel<'obj>> {
             let skel_ptr = self.skel_config.as_libbpf_object().as_ptr();
 
             let ret = unsafe { libbpf_sys::bpf_object__load_skeleton(skel_ptr) };
@@ -991,13 +1064,13 @@ mod imp {
             // SAFETY: We just wrote initialized data to `obj_ref`.
             let mut obj_ref = unsafe { OwnedRef::new(obj_ref) };
 
-            Ok(SchedSkel {
-                maps: unsafe { SchedMaps::new(&self.skel_config, obj_ref.as_mut())? },
-                progs: SchedProgs::new(self.progs),
+            Ok(ArenaSkel {
+                maps: unsafe { ArenaMaps::new(&self.skel_config, obj_ref.as_mut())? },
+                progs: ArenaProgs::new(self.progs),
                 obj: obj_ref,
                 struct_ops: self.struct_ops,
                 skel_config: self.skel_config,
-                links: SchedLinks::default(),
+                links: ArenaLinks::default(),
             })
         }
 
@@ -1010,7 +1083,7 @@ mod imp {
         }
     }
     #[derive(Default)]
-    pub struct SchedLinks {
+    pub struct ArenaLinks {
         pub sched_switch: Option<libbpf_rs::Link>,
         pub sched_waking: Option<libbpf_rs::Link>,
         pub sched_wakeup_new: Option<libbpf_rs::Link>,
@@ -1022,19 +1095,19 @@ mod imp {
         pub task_rename: Option<libbpf_rs::Link>,
         pub list_tasks: Option<libbpf_rs::Link>,
     }
-    pub struct SchedSkel<'obj> {
+    pub struct ArenaSkel<'obj> {
         obj: OwnedRef<'obj, libbpf_rs::Object>,
-        pub maps: SchedMaps<'obj>,
-        pub progs: SchedProgs<'obj>,
+        pub maps: ArenaMaps<'obj>,
+        pub progs: ArenaProgs<'obj>,
         struct_ops: StructOps,
         skel_config: libbpf_rs::__internal_skel::ObjectSkeletonConfig<'obj>,
-        pub links: SchedLinks,
+        pub links: ArenaLinks,
     }
 
-    unsafe impl Send for SchedSkel<'_> {}
-    unsafe impl Sync for SchedSkel<'_> {}
+    unsafe impl Send for ArenaSkel<'_> {}
+    unsafe impl Sync for ArenaSkel<'_> {}
 
-    impl<'obj> Skel<'obj> for SchedSkel<'obj> {
+    impl<'obj> Skel<'obj> for ArenaSkel<'obj> {
         fn object(&self) -> &libbpf_rs::Object {
             self.obj.as_ref()
         }
@@ -1049,7 +1122,7 @@ mod imp {
                 return Err(libbpf_rs::Error::from_raw_os_error(-ret));
             }
 
-            self.links = SchedLinks {
+            self.links = ArenaLinks {
                 sched_switch: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(0)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
                 sched_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(1)?)
@@ -1075,7 +1148,7 @@ mod imp {
             Ok(())
         }
     }
-    impl SchedSkel<'_> {
+    impl ArenaSkel<'_> {
         pub fn struct_ops_raw(&self) -> *const StructOps {
             &self.struct_ops
         }
@@ -1085,5 +1158,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 74416] = *include_bytes!("bpf/sched.bpf.o");
+    static DATA: [u8; 94896] = *include_bytes!("bpf/arena.bpf.o");
 }

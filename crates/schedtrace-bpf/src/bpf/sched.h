@@ -1,83 +1,39 @@
-// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Records what the scheduler does. One program per tracepoint, all of them tp_btf.
  *
- * The path of a frequent event: look up both tasks' ids (task-local storage), reserve 24 bytes on
- * the shard's ring, read the clock, fill, submit without a wakeup. The clock is read *after* the
- * reservation: a reader that reads the clock and then the producer position has every record that is
- * older than its clock reading.
+ * The path of a frequent event: look up both tasks' ids (task-local storage), and put a record of 24 bytes where those
+ * of this CPU go. What includes this says where that is, before it does:
+ *
+ *   put(c, parts, n)       the record's `n` parts, a constant, on the way of frequent events
+ *   put_life(c, parts, n)  on the ring for lifecycle
+ *
+ * Both give the record its time, *after* they have taken room for it: a reader that reads the clock, and then how much
+ * room was taken, has every record that is older than its clock reading.
  */
-#include "kernel.h"
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_tracing.h>
-#include "wire.h"
+#ifndef SCHEDTRACE_SCHED_H
+#define SCHEDTRACE_SCHED_H
+
+#include "common.h"
 
 #define ID_IDLE 0x80000000u
 #define MAX_CGROUP_DEPTH 32
+#define RAW_PARTS 3
+#define CACHED_STORAGES 16 /* BPF_LOCAL_STORAGE_CACHE_SIZE, include/linux/bpf_local_storage.h */
 
 extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak;
-
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* Set before loading; the verifier sees constants, and drops what is switched off. */
-const volatile u32 nr_cpus = 1;
-const volatile u64 wake_bytes = 0; /* wake the reader at this fill of a ring; 0: never */
-const volatile bool filter_pids = false;
-const volatile bool filter_cgroups = false;
-const volatile bool filter_cpus = false;
-/* Kinds to send (bits by their number). Fork, exec, free and rename programs run in any case: they keep identities true. */
-const volatile u32 kinds = ~0u;
-/* For tests: every Nth look-up of a task's id fails, as it does when storage cannot be had. */
-const volatile u32 fail_ids_every = 0;
-
-/* Written by user space alone, so that one map update changes all of it. */
-volatile struct control control SEC(".data.control");
-
-u32 last_id = 0;
-u32 lookups = 0;
-/* What list_tasks reads as preempt_count: it runs in a task, so that a reader can see whether the distance holds. */
-u32 preempt_count_seen = 0;
-
-/* Brings the records into the object's BTF, where the test of src/wire.rs looks them up. */
-const union wire_records {
-	struct rec_switch a;
-	struct rec_waking b;
-	struct rec_wakeup_new c;
-	struct rec_migrate d;
-	struct rec_life e;
-	struct rec_raw f;
-	struct rec_task g;
-	struct rec_loss h;
-} *wire_records __attribute__((unused));
-
-/* Resized to the number of possible CPU ids before loading. */
-struct cpu_state cpus[1] SEC(".data.cpus");
-
-struct ring {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__array(values, struct ring);
-} rings SEC(".maps");
-
-/* Lifecycle, identity and loss: a storm of switches cannot push them out. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
-} lifecycle SEC(".maps");
 
 struct task_info {
 	u32 id;
 	bool announced; /* the record with its identity was accepted */
 	bool selected; /* by the filters for processes and cgroups */
+	u16 pad;
 	u64 cgroups; /* task->cgroups when it was announced */
 };
+
+/* The same as bits of its first word. */
+#define INFO_ANNOUNCED (1ull << 32)
+#define INFO_SELECTED (1ull << 40)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -101,53 +57,14 @@ struct {
 	__type(value, u8);
 } cgroups SEC(".maps");
 
-/* The barrier keeps the compiler from computing the address before the check, which the verifier would not follow. */
-static __always_inline struct cpu_state *state_of(u32 cpu)
-{
-	if (cpu >= nr_cpus)
-		return NULL;
-	barrier_var(cpu);
-	return &cpus[cpu];
-}
-
-static __always_inline struct cpu_state *this_cpu(u32 *cpu)
-{
-	*cpu = bpf_get_smp_processor_id();
-	return state_of(*cpu);
-}
-
-/* Every run counts, so that what the kernel says of runs can be compared with what was recorded of them. */
-static __always_inline int pass_over(struct cpu_state *c, u32 kind)
-{
-	c->passed_over[kind]++;
-	return 0;
-}
-
 static __always_inline bool cpu_selected(u32 cpu)
 {
 	struct cpu_state *c;
 
-	if (!filter_cpus)
+	if (!settings.filter_cpus)
 		return true;
 	c = state_of(cpu);
 	return c && c->selected;
-}
-
-static __always_inline void note_loss(struct cpu_state *c, u32 kind)
-{
-	u64 now = bpf_ktime_get_ns();
-
-	__sync_fetch_and_add(&c->lost[kind], 1);
-	c->loss_until = now;
-	__sync_val_compare_and_swap(&c->loss_from, 0, now);
-}
-
-/* Every 32nd record asks whether the reader should be woken: the question costs more than a record should. */
-static __always_inline u64 wakeup_flag(struct cpu_state *c, void *ring)
-{
-	if (!wake_bytes || (++c->records & 31))
-		return BPF_RB_NO_WAKEUP;
-	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) >= wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
 /* The ring has room again: say what it lost, and between which times. */
@@ -212,9 +129,9 @@ static __always_inline bool select(struct task_struct *t)
 {
 	u32 tgid = t->tgid;
 
-	if (filter_pids && !bpf_map_lookup_elem(&pids, &tgid))
+	if (settings.filter_pids && !bpf_map_lookup_elem(&pids, &tgid))
 		return false;
-	return !filter_cgroups || in_cgroups(t);
+	return !settings.filter_cgroups || in_cgroups(t);
 }
 
 static __always_inline void describe(struct rec_task *r, struct task_struct *t, u32 id)
@@ -270,7 +187,7 @@ static __always_inline struct task_info *adopt(struct task_struct *t)
 	return info;
 }
 
-/* A task that is new, was not announced, or has moved to another cgroup. */
+/* A task that was not known at first sight: often it is new, was not announced, or has moved to another cgroup. */
 static __noinline u32 meet(struct task_struct *t, bool *selected)
 {
 	struct task_info *info = adopt(t);
@@ -281,6 +198,10 @@ static __noinline u32 meet(struct task_struct *t, bool *selected)
 		return 0;
 	}
 	cgroups = (u64)t->cgroups;
+	if (info->announced && info->cgroups == cgroups) {
+		*selected = info->selected;
+		return info->id;
+	}
 	info->selected = select(t);
 	*selected = info->selected;
 	if (announce(t, info->id, NULL)) {
@@ -290,107 +211,142 @@ static __noinline u32 meet(struct task_struct *t, bool *selected)
 	return info->id;
 }
 
+/* The word at an address of the kernel's; 0 where there is none. Only where bpf_rdonly_cast() is there (Linux 6.2), which is no call. */
+static __always_inline u64 word_at(u64 address)
+{
+	struct timespec64 *words = bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct timespec64));
+
+	return words->tv_sec;
+}
+
+static __always_inline bool can_look(struct task_struct *t)
+{
+	return bpf_ksym_exists(bpf_rdonly_cast) && bpf_core_field_exists(t->bpf_storage) &&
+	       bpf_core_type_exists(struct bpf_local_storage_data);
+}
+
+/* A storage of the task that the kernel has cached at such a place, if it is ours; otherwise 0. */
+static __always_inline u64 cached_storage(struct task_struct *t, u64 at)
+{
+	u64 storage = word_at((u64)__builtin_preserve_access_index(&t->bpf_storage)), data;
+
+	if (!storage)
+		return 0;
+	data = word_at(storage + at);
+	if (!data || word_at(data + bpf_core_field_offset(struct bpf_local_storage_data, smap)) != (u64)&tasks)
+		return 0;
+	return data + bpf_core_field_offset(struct bpf_local_storage_data, data);
+}
+
+/*
+ * What is known of a task, as bpf_task_storage_get() would find it at first sight (bpf_local_storage_lookup(),
+ * include/linux/bpf_local_storage.h), read here: the call takes several times as long. Nothing depends on it: where the
+ * kernel has this otherwise, or has cached others of the task's storages, nothing is found. The first word of a struct
+ * task_info, or 0: the task is new, was not announced, is in another cgroup, or is not found.
+ */
+static __always_inline u64 known(struct task_struct *t)
+{
+	u64 at = control.storage_cached, info;
+
+	if (!at || !can_look(t))
+		return 0;
+	info = cached_storage(t, at - 1);
+	if (!info || word_at(info + sizeof(u64)) != (u64)t->cgroups)
+		return 0;
+	return word_at(info);
+}
+
+/* Finds the place, which is the same for all tasks. */
+static __always_inline void find_cached(struct task_struct *t)
+{
+
+	if (!can_look(t))
+		return;
+	for (u32 i = 0; i < CACHED_STORAGES; i++) {
+		u64 at = bpf_core_field_offset(struct bpf_local_storage, cache) + i * sizeof(void *);
+
+		if (cached_storage(t, at))
+			control.storage_cached = at + 1;
+	}
+}
+
 /* The id of a task; 0 where it cannot have one now. */
 static __always_inline u32 id_of(struct task_struct *t, u32 cpu, bool *selected)
 {
-	struct task_info *info;
+	bool filter = settings.filter_pids || settings.filter_cgroups;
+	bool chosen = true;
+	u64 info;
+	u32 id;
 
 	if (t->pid == 0) {
-		*selected = !filter_pids && !filter_cgroups;
+		*selected = !filter;
 		return ID_IDLE | cpu;
 	}
-	if (fail_ids_every && __sync_fetch_and_add(&lookups, 1) % fail_ids_every == 0) {
+	if (settings.fail_ids_every && __sync_fetch_and_add(&lookups, 1) % settings.fail_ids_every == 0) {
 		*selected = select(t);
 		return 0;
 	}
-	info = bpf_task_storage_get(&tasks, t, 0, 0);
-	if (likely(info && info->announced && info->cgroups == (u64)t->cgroups)) {
-		*selected = info->selected;
-		return info->id;
+	info = known(t);
+	if (likely(info & INFO_ANNOUNCED)) {
+		*selected = !filter || info & INFO_SELECTED;
+		return info;
 	}
-	return meet(t, selected);
+	id = meet(t, &chosen);
+	*selected = chosen;
+	return id;
 }
 
-/* A record with a task that has no id: pointer and thread id follow it, and so does an identity. */
-static __noinline int send_raw(struct rec_any *any, struct task_struct *a, struct task_struct *b, bool life)
+/* A record with a task that has no id: who its tasks are follows it, and so does an identity. */
+static __noinline int send_raw(struct part *any, struct task_struct *a, struct task_struct *b)
 {
-	struct {
-		struct rec_any any;
-		struct rec_raw raw;
-	} *r;
+	u32 kind = any->head & 0xff;
+	struct part parts[RAW_PARTS];
 	struct cpu_state *c;
-	u32 cpu, shard, kind = any->type;
-	void *ring;
+	u32 cpu;
 
 	c = this_cpu(&cpu);
 	if (!c || kind >= REC_KINDS)
 		return 0;
-	if (!any->a)
+	if (!(any->head >> 32))
 		announce(a, 0, NULL);
-	if (b && !any->b)
+	if (b && !(u32)any->tail)
 		announce(b, 0, NULL);
-	if (life) {
-		r = bpf_ringbuf_reserve(&lifecycle, sizeof(*r), 0);
-	} else {
-		shard = c->shard;
-		ring = bpf_map_lookup_elem(&rings, &shard);
-		r = ring ? bpf_ringbuf_reserve(ring, sizeof(*r), 0) : NULL;
-	}
-	if (!r) {
+	parts[0] = *any;
+	parts[0].head |= REC_RAW << 8;
+	parts[1].head = HEAD(REC_WHO, 0, cpu, a->pid);
+	parts[1].ts = (u64)a;
+	parts[1].tail = a->start_time;
+	parts[2].head = HEAD(REC_WHO, 0, cpu, b ? b->pid : 0);
+	parts[2].ts = (u64)b;
+	parts[2].tail = b ? b->start_time : 0;
+	if (!(kind >= REC_FORK ? put_life(c, parts, RAW_PARTS) : put(c, parts, RAW_PARTS)))
 		note_loss(c, kind);
-		return 0;
-	}
-	r->any = *any;
-	r->any.flags |= REC_RAW;
-	r->any.ts = bpf_ktime_get_ns();
-	r->raw.a_ptr = (u64)a;
-	r->raw.a_start = a->start_time;
-	r->raw.a_tid = a->pid;
-	r->raw.b_ptr = (u64)b;
-	r->raw.b_start = b ? b->start_time : 0;
-	r->raw.b_tid = b ? b->pid : 0;
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	return 0;
 }
 
-#define AS_ANY(rec) ((struct rec_any *)&(rec))
-
 /*
- * Copies a finished 24-byte record to the ring of this CPU's shard, or to the one for lifecycles. `kind` is a
+ * Sends a record: `head` and `tail` are its first and last eight bytes, between which comes the time. `kind` is a
  * constant wherever this is called; `lacks_id` says that some task of the record has no id.
  */
-static __always_inline void send(struct cpu_state *c, u32 cpu, u32 kind, struct rec_any *any, struct task_struct *a,
+static __always_inline void send(struct cpu_state *c, u32 cpu, u32 kind, u64 head, u64 tail, struct task_struct *a,
 				 struct task_struct *b, bool lacks_id)
 {
+	struct part part = { .head = head, .tail = tail };
 	bool life = kind >= REC_FORK;
-	u32 shard = c->shard;
-	struct rec_any *r;
-	void *ring = NULL;
-	u64 flag;
 
-	if (life && !(kinds & 1u << kind)) {
+	if (life && !(settings.kinds & 1u << kind)) {
 		pass_over(c, kind);
 		return;
 	}
 	c->emitted[kind]++;
 	if (unlikely(lacks_id)) {
-		send_raw(any, a, b, life);
+		send_raw(&part, a, b);
 		return;
 	}
-	if (life) {
-		r = bpf_ringbuf_reserve(&lifecycle, sizeof(*r), 0);
-	} else {
-		ring = bpf_map_lookup_elem(&rings, &shard);
-		r = ring ? bpf_ringbuf_reserve(ring, sizeof(*r), 0) : NULL;
-	}
-	if (unlikely(!r)) {
+	if (unlikely(!(life ? put_life(c, &part, 1) : put(c, &part, 1)))) {
 		note_loss(c, kind);
 		return;
 	}
-	any->ts = bpf_ktime_get_ns();
-	*r = *any;
-	flag = life ? wakeup_flag(c, &lifecycle) : wakeup_flag(c, ring);
-	bpf_ringbuf_submit(r, flag);
 	if (unlikely(c->loss_from))
 		tell_loss(c, cpu);
 }
@@ -399,27 +355,21 @@ SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)
 {
 	bool prev_selected, next_selected;
+	u32 cpu, prev_id, next_id;
 	struct cpu_state *c;
-	u32 cpu;
 
 	c = this_cpu(&cpu);
 	if (!c)
 		return 0;
 	if (!control.enabled || !cpu_selected(cpu))
 		return pass_over(c, REC_SWITCH);
-	struct rec_switch r = {
-		.type = REC_SWITCH,
-		.flags = preempt ? SWITCH_PREEMPT : 0,
-		.cpu = cpu,
-		.prev = id_of(prev, cpu, &prev_selected),
-		.next = id_of(next, cpu, &next_selected),
-		.prev_state = prev_state,
-		.prev_prio = prev->prio,
-		.next_prio = next->prio,
-	};
+	prev_id = id_of(prev, cpu, &prev_selected);
+	next_id = id_of(next, cpu, &next_selected);
 	if (!prev_selected && !next_selected)
 		return pass_over(c, REC_SWITCH);
-	send(c, cpu, REC_SWITCH, AS_ANY(r), prev, next, !r.prev || !r.next);
+	send(c, cpu, REC_SWITCH, HEAD(REC_SWITCH, preempt ? SWITCH_PREEMPT : 0, cpu, prev_id),
+	     TAIL(next_id, (u16)prev_state | (u8)prev->prio << 16 | (u8)next->prio << 24), prev, next,
+	     !prev_id || !next_id);
 	return 0;
 }
 
@@ -471,9 +421,9 @@ SEC("tp_btf/sched_waking")
 int BPF_PROG(sched_waking, struct task_struct *p)
 {
 	struct task_struct *current;
+	u32 cpu, prev_cpu, id, waker, flags;
 	bool selected, waker_selected;
 	struct cpu_state *c;
-	u32 cpu, prev_cpu;
 
 	c = this_cpu(&cpu);
 	if (!c)
@@ -482,18 +432,13 @@ int BPF_PROG(sched_waking, struct task_struct *p)
 	if (!control.enabled || !(cpu_selected(cpu) || cpu_selected(prev_cpu)))
 		return pass_over(c, REC_WAKING);
 	current = bpf_get_current_task_btf();
-	struct rec_waking r = {
-		.type = REC_WAKING,
-		.flags = (p->on_cpu ? WAKING_ON_CPU : 0) | context(c, current) << WAKING_CONTEXT_SHIFT,
-		.cpu = cpu,
-		.task = id_of(p, cpu, &selected),
-		.current_task = id_of(current, cpu, &waker_selected),
-		.prev_cpu = prev_cpu,
-		.prio = p->prio,
-	};
+	id = id_of(p, cpu, &selected);
+	waker = id_of(current, cpu, &waker_selected);
 	if (!selected && !waker_selected)
 		return pass_over(c, REC_WAKING);
-	send(c, cpu, REC_WAKING, AS_ANY(r), p, current, !r.task || !r.current_task);
+	flags = (p->on_cpu ? WAKING_ON_CPU : 0) | context(c, current) << WAKING_CONTEXT_SHIFT;
+	send(c, cpu, REC_WAKING, HEAD(REC_WAKING, flags, cpu, id), TAIL(waker, (u16)prev_cpu | (u8)p->prio << 16), p,
+	     current, !id || !waker);
 	return 0;
 }
 
@@ -501,9 +446,9 @@ SEC("tp_btf/sched_wakeup_new")
 int BPF_PROG(sched_wakeup_new, struct task_struct *p)
 {
 	struct task_struct *current;
+	u32 cpu, target, id, parent;
 	bool selected, parent_selected;
 	struct cpu_state *c;
-	u32 cpu, target;
 
 	c = this_cpu(&cpu);
 	if (!c)
@@ -512,17 +457,12 @@ int BPF_PROG(sched_wakeup_new, struct task_struct *p)
 	if (!control.enabled || !(cpu_selected(cpu) || cpu_selected(target)))
 		return pass_over(c, REC_WAKEUP_NEW);
 	current = bpf_get_current_task_btf();
-	struct rec_wakeup_new r = {
-		.type = REC_WAKEUP_NEW,
-		.cpu = cpu,
-		.task = id_of(p, cpu, &selected),
-		.parent = id_of(current, cpu, &parent_selected),
-		.target_cpu = target,
-		.prio = p->prio,
-	};
+	id = id_of(p, cpu, &selected);
+	parent = id_of(current, cpu, &parent_selected);
 	if (!selected && !parent_selected)
 		return pass_over(c, REC_WAKEUP_NEW);
-	send(c, cpu, REC_WAKEUP_NEW, AS_ANY(r), p, current, !r.task || !r.parent);
+	send(c, cpu, REC_WAKEUP_NEW, HEAD(REC_WAKEUP_NEW, 0, cpu, id), TAIL(parent, (u16)target | (u8)p->prio << 16), p,
+	     current, !id || !parent);
 	return 0;
 }
 
@@ -530,8 +470,8 @@ SEC("tp_btf/sched_migrate_task")
 int BPF_PROG(sched_migrate_task, struct task_struct *p, int dest_cpu)
 {
 	struct cpu_state *c;
+	u32 cpu, from, id;
 	bool selected;
-	u32 cpu, from;
 
 	c = this_cpu(&cpu);
 	if (!c)
@@ -539,19 +479,12 @@ int BPF_PROG(sched_migrate_task, struct task_struct *p, int dest_cpu)
 	from = cpu_of(p);
 	if (!control.enabled || !(cpu_selected(from) || cpu_selected(dest_cpu)))
 		return pass_over(c, REC_MIGRATE);
-	struct rec_migrate r = {
-		.type = REC_MIGRATE,
-		/* Who moves it from queue to queue leaves a mark here; try_to_wake_up(), choosing a CPU, finds it on none. */
-		.flags = p->on_rq ? 0 : MIGRATE_PLACED,
-		.cpu = cpu,
-		.task = id_of(p, cpu, &selected),
-		.from = from,
-		.to = dest_cpu,
-		.prio = p->prio,
-	};
+	id = id_of(p, cpu, &selected);
 	if (!selected)
 		return pass_over(c, REC_MIGRATE);
-	send(c, cpu, REC_MIGRATE, AS_ANY(r), p, NULL, !r.task);
+	/* Who moves it from queue to queue leaves a mark in `on_rq`; try_to_wake_up(), choosing a CPU, finds it on none. */
+	send(c, cpu, REC_MIGRATE, HEAD(REC_MIGRATE, p->on_rq ? 0 : MIGRATE_PLACED, cpu, id),
+	     TAIL((u16)from | (u32)dest_cpu << 16, (u8)p->prio), p, NULL, !id);
 	return 0;
 }
 
@@ -559,12 +492,12 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
 {
 	bool parent_selected, child_selected;
+	u32 cpu, tgid, id, child_id;
 	struct cpu_state *c;
-	u32 cpu, tgid;
 	u8 one = 1;
 
 	/* Also before recording starts: a process that is followed may fork at any time. */
-	if (filter_pids) {
+	if (settings.filter_pids) {
 		tgid = parent->tgid;
 		if (bpf_map_lookup_elem(&pids, &tgid)) {
 			tgid = child->tgid;
@@ -576,15 +509,11 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 		return 0;
 	if (!control.enabled)
 		return pass_over(c, REC_FORK);
-	struct rec_life r = {
-		.type = REC_FORK,
-		.cpu = cpu,
-		.task = id_of(parent, cpu, &parent_selected),
-		.child = id_of(child, cpu, &child_selected),
-	};
+	id = id_of(parent, cpu, &parent_selected);
+	child_id = id_of(child, cpu, &child_selected);
 	if (!parent_selected && !child_selected)
 		return pass_over(c, REC_FORK);
-	send(c, cpu, REC_FORK, AS_ANY(r), parent, child, !r.task || !r.child);
+	send(c, cpu, REC_FORK, HEAD(REC_FORK, 0, cpu, id), TAIL(child_id, 0), parent, child, !id || !child_id);
 	return 0;
 }
 
@@ -594,7 +523,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *p, int old_pid, struct linu
 	struct task_info *info;
 	struct cpu_state *c;
 	bool selected;
-	u32 cpu;
+	u32 cpu, id;
 
 	/* A thread that is not the leader takes over the leader's id: announce it again. */
 	if (old_pid != p->pid) {
@@ -607,15 +536,10 @@ int BPF_PROG(sched_process_exec, struct task_struct *p, int old_pid, struct linu
 		return 0;
 	if (!control.enabled)
 		return pass_over(c, REC_EXEC);
-	struct rec_life r = {
-		.type = REC_EXEC,
-		.cpu = cpu,
-		.task = id_of(p, cpu, &selected),
-		.old_tid = old_pid,
-	};
+	id = id_of(p, cpu, &selected);
 	if (!selected)
 		return pass_over(c, REC_EXEC);
-	send(c, cpu, REC_EXEC, AS_ANY(r), p, NULL, !r.task);
+	send(c, cpu, REC_EXEC, HEAD(REC_EXEC, 0, cpu, id), TAIL(0, old_pid), p, NULL, !id);
 	return 0;
 }
 
@@ -624,23 +548,19 @@ int BPF_PROG(sched_process_exit, struct task_struct *p)
 {
 	struct cpu_state *c;
 	bool selected;
-	u32 cpu;
+	u32 cpu, id;
 
 	c = this_cpu(&cpu);
 	if (!c)
 		return 0;
 	if (!control.enabled)
 		return pass_over(c, REC_EXIT);
-	struct rec_life r = {
-		.type = REC_EXIT,
-		/* do_exit() has taken this thread off signal->live before the tracepoint. */
-		.flags = p->signal->live.counter == 0 ? EXIT_GROUP_DEAD : 0,
-		.cpu = cpu,
-		.task = id_of(p, cpu, &selected),
-	};
+	id = id_of(p, cpu, &selected);
 	if (!selected)
 		return pass_over(c, REC_EXIT);
-	send(c, cpu, REC_EXIT, AS_ANY(r), p, NULL, !r.task);
+	/* do_exit() has taken this thread off signal->live before the tracepoint. */
+	send(c, cpu, REC_EXIT, HEAD(REC_EXIT, p->signal->live.counter == 0 ? EXIT_GROUP_DEAD : 0, cpu, id), 0, p, NULL,
+	     !id);
 	return 0;
 }
 
@@ -651,7 +571,7 @@ int BPF_PROG(sched_process_free, struct task_struct *p)
 	struct cpu_state *c;
 	u32 cpu, tgid;
 
-	if (filter_pids && p->pid == p->tgid) {
+	if (settings.filter_pids && p->pid == p->tgid) {
 		tgid = p->tgid;
 		bpf_map_delete_elem(&pids, &tgid);
 	}
@@ -662,12 +582,7 @@ int BPF_PROG(sched_process_free, struct task_struct *p)
 	info = bpf_task_storage_get(&tasks, p, 0, 0);
 	if (!control.enabled || !info || !info->announced || !info->selected)
 		return pass_over(c, REC_FREE);
-	struct rec_life r = {
-		.type = REC_FREE,
-		.cpu = cpu,
-		.task = info->id,
-	};
-	send(c, cpu, REC_FREE, AS_ANY(r), p, NULL, !r.task);
+	send(c, cpu, REC_FREE, HEAD(REC_FREE, 0, cpu, info->id), 0, p, NULL, false);
 	return 0;
 }
 
@@ -692,12 +607,7 @@ int BPF_PROG(task_rename, struct task_struct *p, const char *comm)
 	info->announced = announce(p, info->id, comm);
 	if (!info->selected)
 		return pass_over(c, REC_RENAME);
-	struct rec_life r = {
-		.type = REC_RENAME,
-		.cpu = cpu,
-		.task = info->id,
-	};
-	send(c, cpu, REC_RENAME, AS_ANY(r), p, NULL, !r.task);
+	send(c, cpu, REC_RENAME, HEAD(REC_RENAME, 0, cpu, info->id), 0, p, NULL, false);
 	return 0;
 }
 
@@ -718,6 +628,8 @@ int list_tasks(struct bpf_iter__task *ctx)
 	if (c)
 		preempt_count_seen |= preempt_count(c, bpf_get_current_task_btf());
 	info = adopt(t);
+	if (!control.storage_cached)
+		find_cached(t);
 	if (!info)
 		return 0; /* it will be announced when it is first seen */
 	cgroups = (u64)t->cgroups;
@@ -731,3 +643,5 @@ int list_tasks(struct bpf_iter__task *ctx)
 	}
 	return 0;
 }
+
+#endif
