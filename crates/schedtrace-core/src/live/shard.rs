@@ -182,6 +182,7 @@ impl Shard {
         let epoll = self.epoll()?;
         let mut chunk = self.chunk();
         let mut last = now();
+        let mut patience = 1_000_000_u32;
         loop {
             let finishing = self.finish.now.load(Ordering::Acquire);
             // The clock comes before the position: a record that is older than the clock was reserved before it.
@@ -197,6 +198,10 @@ impl Shard {
                     // Time has come no further: what is older than the clock may still be in the ring.
                     Drained::Most => {}
                     Drained::Busy if finishing => {
+                        // The programs have ended, or are about to.
+                        patience = patience.checked_sub(1).ok_or_else(|| {
+                            std::io::Error::other("a record was begun and not completed, which is a bug in schedtrace")
+                        })?;
                         std::thread::yield_now();
                         continue;
                     }
