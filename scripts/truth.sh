@@ -8,5 +8,13 @@ source "$(dirname "$0")/env.sh"
 
 is_root || die "recording needs root: run it as root, then try again"
 scripts/setup.sh rt-tests
-cargo test --quiet --locked -p schedtrace --test truth -- live_ --nocapture --test-threads=1
-cargo test --quiet --locked -p schedtrace-core --test loss -- live_ --nocapture --test-threads=1
+for transport in arena ring; do
+    if [ "$transport" = arena ] && ! cargo run --quiet --locked -p schedtrace -- doctor | grep -q 'BPF arena, one'; then
+        echo "this kernel has no BPF arena for the programs: rings alone"
+        continue
+    fi
+    export SCHEDTRACE_TRANSPORT=$transport
+    echo "transport: $transport"
+    cargo test --quiet --locked -p schedtrace --test truth -- live_ --nocapture --test-threads=1
+    cargo test --quiet --locked -p schedtrace-core --test loss -- live_ --nocapture --test-threads=1
+done

@@ -183,6 +183,7 @@ def figures():
     return {
         "idle": recorded([], 30),
         "highest": recorded(saturated(), 20, ("--ring-mb", "16")),
+        "highest_rings": recorded(saturated(), 20, ("--ring-mb", "16", "--transport", "ring")),
         "starved": recorded(starved, 10, ("--ring-mb", "16")),
         "curve": curve(),
         "report": report(),

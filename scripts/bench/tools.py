@@ -137,6 +137,12 @@ class Schedtrace(Tool):
         return info["completeness"]["events"], lost, info["bytes"]
 
 
+class SchedtraceRings(Schedtrace):
+    name = "schedtrace, ring buffers"
+    flags = "`schedtrace record --transport ring -o DIR`: what it does on a kernel without BPF arenas"
+    options = ("--transport", "ring")
+
+
 class Perf(Tool):
     name = "perf sched record"
     flags = (
@@ -310,5 +316,5 @@ class Scxtop(Tool):
         return int(re.search(r"collected (\d+) events", said)[1]), lost, self.file.stat().st_size
 
 
-EMULATED = [Nothing, Schedtrace, Perf, Scxtop]
-TOOLS = [Nothing, Schedtrace, Perf, Ftrace, BpftraceWrites, BpftraceCounts, Runqlat]
+EMULATED = [Nothing, Schedtrace, SchedtraceRings, Perf, Scxtop]
+TOOLS = [Nothing, Schedtrace, SchedtraceRings, Perf, Ftrace, BpftraceWrites, BpftraceCounts, Runqlat]

@@ -52,7 +52,7 @@ impl Arena {
     /// Where they do not lie inside, or are not aligned, which is a mistake of ours.
     #[inline(always)]
     pub(super) fn words<const N: usize>(&self, offset: usize) -> [&AtomicU64; N] {
-        assert!(offset % 8 == 0 && offset + 8 * N <= self.bytes, "outside of the arena");
+        assert!(offset.is_multiple_of(8) && offset + 8 * N <= self.bytes, "outside of the arena");
         std::array::from_fn(|at| {
             // SAFETY: inside the mapping and aligned, by the line above; mapped as long as `self` lives; an atomic may be
             // written by others while we hold it.

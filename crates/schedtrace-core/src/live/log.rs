@@ -209,7 +209,7 @@ mod tests {
                 middle.store(ts + part, Ordering::Relaxed);
                 tail.store(u64::from(id), Ordering::Relaxed);
                 let word = if part == 0 { Self::head(id, parts) } else { 33 };
-                head.store(written_on_lap(word, at / PARTS as u64 % 2 == 0), Ordering::Release);
+                head.store(written_on_lap(word, (at / PARTS as u64).is_multiple_of(2)), Ordering::Release);
             }
         }
 

@@ -14,10 +14,11 @@
 //!
 //! # From the kernel to a batch
 //!
-//! One BPF program per tracepoint puts records of 24 bytes (32 with the ring's header) on the ring of its CPU's shard.
-//! One thread per shard reads its ring whenever it is a quarter full, and at least every 50 ms, decodes, and sends a
-//! chunk of events with a watermark over a bounded channel. [`Collector::poll`](crate::Source::poll) merges the chunks
-//! by time. A ring that is full drops records and counts them, per CPU and kind, with the time of the first and the
+//! One BPF program per tracepoint puts records of 24 bytes into the log of its CPU, in a BPF arena, or on the ring of its
+//! CPU's shard, where the kernel has no arenas ([`Transport`](crate::Transport)). One thread per shard reads its logs
+//! whenever one is a quarter full, and otherwise on a timer, decodes, and sends a chunk of events with a watermark over a
+//! bounded channel. [`Collector::poll`](crate::Source::poll) merges the chunks by time. A log that is full drops records
+//! and counts them, per CPU and kind, with the time of the first and the
 //! last; the count travels as [`Loss`](crate::Loss) over a ring of its own.
 
 mod arena;

@@ -234,7 +234,7 @@ mod tests {
         {
             let plan = Plan::new(policy, &topology, budget, PAGE).unwrap();
             let logs = plan.logs(&topology.cpus, 400).unwrap();
-            assert!(logs.parts.is_power_of_two() && logs.stride % PAGE == 0);
+            assert!(logs.parts.is_power_of_two() && logs.stride.is_multiple_of(PAGE));
             assert!(logs.stride >= LOG.bytes + logs.parts * PART_BYTES && logs.bytes == 49 * logs.stride);
             let bells = logs.bell_bytes * plan.shards.len();
             assert!(logs.bytes + bells + plan.lifecycle_bytes <= budget && logs.bytes <= arena::MOST_BYTES);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{LossCount, Nanos, Window};
-use crate::source::Account;
+use crate::source::{Account, Transport};
 use crate::system::Host;
 
 /// What is in a trace, and how complete it is.
@@ -25,6 +25,9 @@ pub struct TraceInfo {
     pub bytes: u64,
     /// What is missing.
     pub completeness: Completeness,
+    /// How the records travelled from the kernel; none where nobody noted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
     /// What became of every event between the kernel and the recorder, by ring and kind; empty unless it is finished.
     pub accounts: Vec<Account>,
 }

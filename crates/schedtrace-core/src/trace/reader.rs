@@ -140,6 +140,7 @@ impl TraceReader {
                 complete: self.state == TraceState::Finished && !missing && totals.removed.segments == 0,
             },
             tables,
+            transport: self.meta.transport,
             accounts: self.meta.accounts.clone(),
         })
     }
