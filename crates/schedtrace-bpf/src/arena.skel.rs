@@ -1158,5 +1158,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 94896] = *include_bytes!("bpf/arena.bpf.o");
+    static DATA: [u8; 94912] = *include_bytes!("bpf/arena.bpf.o");
 }

@@ -1132,5 +1132,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 88320] = *include_bytes!("bpf/ring.bpf.o");
+    static DATA: [u8; 88272] = *include_bytes!("bpf/ring.bpf.o");
 }

@@ -304,6 +304,8 @@ static __noinline int send_raw(struct part *any, struct task_struct *a, struct t
 	struct cpu_state *c;
 	u32 cpu;
 
+	/* Or it is computed again after the check, and Linux 6.1 does not see that it is the same. */
+	barrier_var(kind);
 	c = this_cpu(&cpu);
 	if (!c || kind >= REC_KINDS)
 		return 0;
