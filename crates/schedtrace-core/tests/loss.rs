@@ -293,6 +293,8 @@ fn live_a_storm_of_interrupts_and_wakings_is_accounted_for() {
     let late = always_there().late_every(7);
     let recorded = record_and_balance("a storm, a reader that is always there", late, |_| (), storm);
     assert!(recorded.count(|event| event.kind.kind() == Kind::Switch) > 20_000, "many laps");
+    let weak = always_there().weak_order(true);
+    record_and_balance("a storm, committed as where stores are not seen in order", weak, |_| (), storm);
 }
 
 #[test]

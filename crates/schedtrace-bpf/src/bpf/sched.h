@@ -211,7 +211,7 @@ static __noinline u32 meet(struct task_struct *t, bool *selected)
 	return info->id;
 }
 
-/* The word at an address of the kernel's; 0 where there is none. Only where bpf_rdonly_cast() is there (Linux 6.2), which is no call. */
+/* The word at an address of the kernel's; 0 where there is none. Needs bpf_rdonly_cast() (Linux 6.2), which is no call. */
 static __always_inline u64 word_at(u64 address)
 {
 	struct timespec64 *words = bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct timespec64));
@@ -259,7 +259,6 @@ static __always_inline u64 known(struct task_struct *t)
 /* Finds the place, which is the same for all tasks. */
 static __always_inline void find_cached(struct task_struct *t)
 {
-
 	if (!can_look(t))
 		return;
 	for (u32 i = 0; i < CACHED_STORAGES; i++) {

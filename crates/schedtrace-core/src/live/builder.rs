@@ -43,6 +43,7 @@ pub struct CollectorBuilder {
     fail_ids_every: u32,
     one_log: bool,
     late_every: u32,
+    weak_order: bool,
 }
 
 impl Default for CollectorBuilder {
@@ -61,6 +62,7 @@ impl Default for CollectorBuilder {
             fail_ids_every: 0,
             one_log: false,
             late_every: 0,
+            weak_order: false,
         }
     }
 }
@@ -161,6 +163,13 @@ impl CollectorBuilder {
         self
     }
 
+    /// For tests: records in a log are committed as on a CPU that shows stores in another order than they were made.
+    #[doc(hidden)]
+    pub fn weak_order(mut self, weak: bool) -> Self {
+        self.weak_order = weak;
+        self
+    }
+
     /// Checks the options and loads the programs; nothing is recorded yet.
     ///
     /// # Errors
@@ -188,6 +197,7 @@ impl CollectorBuilder {
             cpus: self.cpus.clone(),
             fail_ids_every: self.fail_ids_every,
             late_every: self.late_every,
+            weak_order: self.weak_order,
             selection: selection.clone(),
         };
         let programs = Programs::load(&settings, self.transport)?;

@@ -439,7 +439,7 @@ pub(super) fn settings(settings: &Settings, wake_at: u64, log_parts: usize) -> V
         filter_cgroups: (!settings.cgroups.is_empty()).into(),
         filter_cpus: (!settings.cpus.is_empty()).into(),
         // The only one of those that have BPF arenas that shows stores in order.
-        weak_order: (!cfg!(target_arch = "x86_64")).into(),
+        weak_order: (settings.weak_order || !cfg!(target_arch = "x86_64")).into(),
         late_every: settings.late_every,
     };
     settings.as_bytes().to_vec()

@@ -89,6 +89,7 @@ pub(super) struct Settings {
     pub(super) preempt_count_from_rq: Option<i64>,
     pub(super) fail_ids_every: u32,
     pub(super) late_every: u32,
+    pub(super) weak_order: bool,
 }
 
 /// What records travel through.
