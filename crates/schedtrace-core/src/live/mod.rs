@@ -26,6 +26,7 @@ mod builder;
 mod capabilities;
 mod decode;
 mod kernel;
+mod ledger;
 mod log;
 mod probes;
 mod ring;

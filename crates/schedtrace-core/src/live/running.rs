@@ -10,8 +10,9 @@ use hashbrown::{HashMap, HashSet};
 
 use super::builder::{Attached, CollectorBuilder, Loaded};
 use super::capabilities::Capabilities;
-use super::decode::{Counters, Decoder, Ledger, Nameless, PerKind};
+use super::decode::{Counters, Decoder, Nameless, PerKind};
 use super::kernel::Programs;
+use super::ledger::Ledger;
 use super::shard::{Chunk, Finish, Pace, Shard, now};
 use crate::error::{Error, Result};
 use crate::event::{Batch, Cgroup, CgroupId, Event, Kind, Loss, LossPlace, Nanos, ShardId, Task};
