@@ -33,20 +33,68 @@ mod imp {
             .map("tasks", false)
             .map("pids", false)
             .map("cgroups", false)
-            .map("ring_bpf.rodata", true)
+            .map("names", false)
+            .map("requests", false)
+            .map("calls", false)
+            .map("queued", false)
+            .map("layers", false)
+            .map(".rodata.settings", true)
             .map("ring_bpf.bss", true)
             .map(".data.control", true)
             .map(".data.cpus", true)
+            .map("ring_bpf.rodata", false)
             .prog("sched_switch")
+            .prog("scx_run")
             .prog("sched_waking")
             .prog("sched_wakeup_new")
             .prog("sched_migrate_task")
             .prog("sched_process_fork")
             .prog("sched_process_exec")
+            .prog("exec_with_rights")
             .prog("sched_process_exit")
             .prog("sched_process_free")
             .prog("task_rename")
-            .prog("list_tasks");
+            .prog("list_tasks")
+            .prog("sched_wakeup")
+            .prog("sched_process_wait")
+            .prog("sched_process_hang")
+            .prog("sched_pi_setprio")
+            .prog("irq_handler_entry")
+            .prog("irq_handler_exit")
+            .prog("softirq_entry")
+            .prog("softirq_exit")
+            .prog("softirq_raise")
+            .prog("ipi_send_cpu")
+            .prog("ipi_send_cpumask")
+            .prog("reschedule_entry")
+            .prog("reschedule_exit")
+            .prog("call_function_entry")
+            .prog("call_function_exit")
+            .prog("call_function_single_entry")
+            .prog("call_function_single_exit")
+            .prog("cpu_frequency")
+            .prog("cpu_idle")
+            .prog("cpuhp_enter")
+            .prog("cpuhp_multi_enter")
+            .prog("cpuhp_exit")
+            .prog("block_rq_insert")
+            .prog("block_rq_issue")
+            .prog("block_rq_complete")
+            .prog("sys_enter")
+            .prog("sys_exit")
+            .prog("workqueue_execute_start")
+            .prog("workqueue_execute_end")
+            .prog("mm_vmscan_direct_reclaim_begin")
+            .prog("mm_vmscan_direct_reclaim_end")
+            .prog("mark_victim")
+            .prog("major_fault")
+            .prog("scx_dispatch_612")
+            .prog("scx_dispatch_vtime_612")
+            .prog("scx_dsq_insert")
+            .prog("scx_dsq_insert_vtime")
+            .prog("scx_consume_612")
+            .prog("scx_dsq_move_to_local")
+            .prog("scx_cpuperf_set");
         builder.build()
     }
     pub struct OpenRingMaps<'obj> {
@@ -55,14 +103,20 @@ mod imp {
         pub tasks: libbpf_rs::OpenMapMut<'obj>,
         pub pids: libbpf_rs::OpenMapMut<'obj>,
         pub cgroups: libbpf_rs::OpenMapMut<'obj>,
-        pub rodata: libbpf_rs::OpenMapMut<'obj>,
-        pub rodata_data: Option<&'obj mut types::rodata>,
+        pub names: libbpf_rs::OpenMapMut<'obj>,
+        pub requests: libbpf_rs::OpenMapMut<'obj>,
+        pub calls: libbpf_rs::OpenMapMut<'obj>,
+        pub queued: libbpf_rs::OpenMapMut<'obj>,
+        pub layers: libbpf_rs::OpenMapMut<'obj>,
+        pub rodata_settings: libbpf_rs::OpenMapMut<'obj>,
+        pub rodata_settings_data: Option<&'obj mut types::rodata_settings>,
         pub bss: libbpf_rs::OpenMapMut<'obj>,
         pub bss_data: Option<&'obj mut types::bss>,
         pub data_control: libbpf_rs::OpenMapMut<'obj>,
         pub data_control_data: Option<&'obj mut types::data_control>,
         pub data_cpus: libbpf_rs::OpenMapMut<'obj>,
         pub data_cpus_data: Option<&'obj mut types::data_cpus>,
+        pub rodata: libbpf_rs::OpenMapMut<'obj>,
         _phantom: std::marker::PhantomData<&'obj ()>,
     }
 
@@ -77,10 +131,16 @@ mod imp {
             let mut tasks = None;
             let mut pids = None;
             let mut cgroups = None;
-            let mut rodata = None;
+            let mut names = None;
+            let mut requests = None;
+            let mut calls = None;
+            let mut queued = None;
+            let mut layers = None;
+            let mut rodata_settings = None;
             let mut bss = None;
             let mut data_control = None;
             let mut data_cpus = None;
+            let mut rodata = None;
             let object =
                 unsafe { std::mem::transmute::<&mut libbpf_rs::OpenObject, &'obj mut libbpf_rs::OpenObject>(object) };
             #[allow(clippy::never_loop)]
@@ -95,10 +155,16 @@ mod imp {
                     "tasks" => tasks = Some(map),
                     "pids" => pids = Some(map),
                     "cgroups" => cgroups = Some(map),
-                    "ring_bpf.rodata" => rodata = Some(map),
+                    "names" => names = Some(map),
+                    "requests" => requests = Some(map),
+                    "calls" => calls = Some(map),
+                    "queued" => queued = Some(map),
+                    "layers" => layers = Some(map),
+                    ".rodata.settings" => rodata_settings = Some(map),
                     "ring_bpf.bss" => bss = Some(map),
                     ".data.control" => data_control = Some(map),
                     ".data.cpus" => data_cpus = Some(map),
+                    "ring_bpf.rodata" => rodata = Some(map),
                     _ => panic!("encountered unexpected map: `{name}`"),
                 }
             }
@@ -109,18 +175,23 @@ mod imp {
                 tasks: tasks.expect("map `tasks` not present"),
                 pids: pids.expect("map `pids` not present"),
                 cgroups: cgroups.expect("map `cgroups` not present"),
-                rodata: rodata.expect("map `rodata` not present"),
-                rodata_data: unsafe {
+                names: names.expect("map `names` not present"),
+                requests: requests.expect("map `requests` not present"),
+                calls: calls.expect("map `calls` not present"),
+                queued: queued.expect("map `queued` not present"),
+                layers: layers.expect("map `layers` not present"),
+                rodata_settings: rodata_settings.expect("map `rodata_settings` not present"),
+                rodata_settings_data: unsafe {
                     config
-                        .map_mmap_ptr(5)
-                        .expect("BPF map `rodata` does not have mmap pointer")
-                        .cast::<types::rodata>()
+                        .map_mmap_ptr(10)
+                        .expect("BPF map `rodata_settings` does not have mmap pointer")
+                        .cast::<types::rodata_settings>()
                         .as_mut()
                 },
                 bss: bss.expect("map `bss` not present"),
                 bss_data: unsafe {
                     config
-                        .map_mmap_ptr(6)
+                        .map_mmap_ptr(11)
                         .expect("BPF map `bss` does not have mmap pointer")
                         .cast::<types::bss>()
                         .as_mut()
@@ -128,7 +199,7 @@ mod imp {
                 data_control: data_control.expect("map `data_control` not present"),
                 data_control_data: unsafe {
                     config
-                        .map_mmap_ptr(7)
+                        .map_mmap_ptr(12)
                         .expect("BPF map `data_control` does not have mmap pointer")
                         .cast::<types::data_control>()
                         .as_mut()
@@ -136,11 +207,12 @@ mod imp {
                 data_cpus: data_cpus.expect("map `data_cpus` not present"),
                 data_cpus_data: unsafe {
                     config
-                        .map_mmap_ptr(8)
+                        .map_mmap_ptr(13)
                         .expect("BPF map `data_cpus` does not have mmap pointer")
                         .cast::<types::data_cpus>()
                         .as_mut()
                 },
+                rodata: rodata.expect("map `rodata` not present"),
                 _phantom: std::marker::PhantomData,
             };
             Ok(slf)
@@ -152,14 +224,20 @@ mod imp {
         pub tasks: libbpf_rs::MapMut<'obj>,
         pub pids: libbpf_rs::MapMut<'obj>,
         pub cgroups: libbpf_rs::MapMut<'obj>,
-        pub rodata: libbpf_rs::MapMut<'obj>,
-        pub rodata_data: Option<&'obj types::rodata>,
+        pub names: libbpf_rs::MapMut<'obj>,
+        pub requests: libbpf_rs::MapMut<'obj>,
+        pub calls: libbpf_rs::MapMut<'obj>,
+        pub queued: libbpf_rs::MapMut<'obj>,
+        pub layers: libbpf_rs::MapMut<'obj>,
+        pub rodata_settings: libbpf_rs::MapMut<'obj>,
+        pub rodata_settings_data: Option<&'obj types::rodata_settings>,
         pub bss: libbpf_rs::MapMut<'obj>,
         pub bss_data: Option<&'obj mut types::bss>,
         pub data_control: libbpf_rs::MapMut<'obj>,
         pub data_control_data: Option<&'obj mut types::data_control>,
         pub data_cpus: libbpf_rs::MapMut<'obj>,
         pub data_cpus_data: Option<&'obj mut types::data_cpus>,
+        pub rodata: libbpf_rs::MapMut<'obj>,
         _phantom: std::marker::PhantomData<&'obj ()>,
     }
 
@@ -174,10 +252,16 @@ mod imp {
             let mut tasks = None;
             let mut pids = None;
             let mut cgroups = None;
-            let mut rodata = None;
+            let mut names = None;
+            let mut requests = None;
+            let mut calls = None;
+            let mut queued = None;
+            let mut layers = None;
+            let mut rodata_settings = None;
             let mut bss = None;
             let mut data_control = None;
             let mut data_cpus = None;
+            let mut rodata = None;
             let object = unsafe { std::mem::transmute::<&mut libbpf_rs::Object, &'obj mut libbpf_rs::Object>(object) };
             #[allow(clippy::never_loop)]
             for map in object.maps_mut() {
@@ -191,10 +275,16 @@ mod imp {
                     "tasks" => tasks = Some(map),
                     "pids" => pids = Some(map),
                     "cgroups" => cgroups = Some(map),
-                    "ring_bpf.rodata" => rodata = Some(map),
+                    "names" => names = Some(map),
+                    "requests" => requests = Some(map),
+                    "calls" => calls = Some(map),
+                    "queued" => queued = Some(map),
+                    "layers" => layers = Some(map),
+                    ".rodata.settings" => rodata_settings = Some(map),
                     "ring_bpf.bss" => bss = Some(map),
                     ".data.control" => data_control = Some(map),
                     ".data.cpus" => data_cpus = Some(map),
+                    "ring_bpf.rodata" => rodata = Some(map),
                     _ => panic!("encountered unexpected map: `{name}`"),
                 }
             }
@@ -205,18 +295,23 @@ mod imp {
                 tasks: tasks.expect("map `tasks` not present"),
                 pids: pids.expect("map `pids` not present"),
                 cgroups: cgroups.expect("map `cgroups` not present"),
-                rodata: rodata.expect("map `rodata` not present"),
-                rodata_data: unsafe {
+                names: names.expect("map `names` not present"),
+                requests: requests.expect("map `requests` not present"),
+                calls: calls.expect("map `calls` not present"),
+                queued: queued.expect("map `queued` not present"),
+                layers: layers.expect("map `layers` not present"),
+                rodata_settings: rodata_settings.expect("map `rodata_settings` not present"),
+                rodata_settings_data: unsafe {
                     config
-                        .map_mmap_ptr(5)
-                        .expect("BPF map `rodata` does not have mmap pointer")
-                        .cast::<types::rodata>()
+                        .map_mmap_ptr(10)
+                        .expect("BPF map `rodata_settings` does not have mmap pointer")
+                        .cast::<types::rodata_settings>()
                         .as_ref()
                 },
                 bss: bss.expect("map `bss` not present"),
                 bss_data: unsafe {
                     config
-                        .map_mmap_ptr(6)
+                        .map_mmap_ptr(11)
                         .expect("BPF map `bss` does not have mmap pointer")
                         .cast::<types::bss>()
                         .as_mut()
@@ -224,7 +319,7 @@ mod imp {
                 data_control: data_control.expect("map `data_control` not present"),
                 data_control_data: unsafe {
                     config
-                        .map_mmap_ptr(7)
+                        .map_mmap_ptr(12)
                         .expect("BPF map `data_control` does not have mmap pointer")
                         .cast::<types::data_control>()
                         .as_mut()
@@ -232,11 +327,12 @@ mod imp {
                 data_cpus: data_cpus.expect("map `data_cpus` not present"),
                 data_cpus_data: unsafe {
                     config
-                        .map_mmap_ptr(8)
+                        .map_mmap_ptr(13)
                         .expect("BPF map `data_cpus` does not have mmap pointer")
                         .cast::<types::data_cpus>()
                         .as_mut()
                 },
+                rodata: rodata.expect("map `rodata` not present"),
                 _phantom: std::marker::PhantomData,
             };
             Ok(slf)
@@ -244,30 +340,114 @@ mod imp {
     }
     pub struct OpenRingProgs<'obj> {
         pub sched_switch: libbpf_rs::OpenProgramMut<'obj>,
+        pub scx_run: libbpf_rs::OpenProgramMut<'obj>,
         pub sched_waking: libbpf_rs::OpenProgramMut<'obj>,
         pub sched_wakeup_new: libbpf_rs::OpenProgramMut<'obj>,
         pub sched_migrate_task: libbpf_rs::OpenProgramMut<'obj>,
         pub sched_process_fork: libbpf_rs::OpenProgramMut<'obj>,
         pub sched_process_exec: libbpf_rs::OpenProgramMut<'obj>,
+        pub exec_with_rights: libbpf_rs::OpenProgramMut<'obj>,
         pub sched_process_exit: libbpf_rs::OpenProgramMut<'obj>,
         pub sched_process_free: libbpf_rs::OpenProgramMut<'obj>,
         pub task_rename: libbpf_rs::OpenProgramMut<'obj>,
         pub list_tasks: libbpf_rs::OpenProgramMut<'obj>,
+        pub sched_wakeup: libbpf_rs::OpenProgramMut<'obj>,
+        pub sched_process_wait: libbpf_rs::OpenProgramMut<'obj>,
+        pub sched_process_hang: libbpf_rs::OpenProgramMut<'obj>,
+        pub sched_pi_setprio: libbpf_rs::OpenProgramMut<'obj>,
+        pub irq_handler_entry: libbpf_rs::OpenProgramMut<'obj>,
+        pub irq_handler_exit: libbpf_rs::OpenProgramMut<'obj>,
+        pub softirq_entry: libbpf_rs::OpenProgramMut<'obj>,
+        pub softirq_exit: libbpf_rs::OpenProgramMut<'obj>,
+        pub softirq_raise: libbpf_rs::OpenProgramMut<'obj>,
+        pub ipi_send_cpu: libbpf_rs::OpenProgramMut<'obj>,
+        pub ipi_send_cpumask: libbpf_rs::OpenProgramMut<'obj>,
+        pub reschedule_entry: libbpf_rs::OpenProgramMut<'obj>,
+        pub reschedule_exit: libbpf_rs::OpenProgramMut<'obj>,
+        pub call_function_entry: libbpf_rs::OpenProgramMut<'obj>,
+        pub call_function_exit: libbpf_rs::OpenProgramMut<'obj>,
+        pub call_function_single_entry: libbpf_rs::OpenProgramMut<'obj>,
+        pub call_function_single_exit: libbpf_rs::OpenProgramMut<'obj>,
+        pub cpu_frequency: libbpf_rs::OpenProgramMut<'obj>,
+        pub cpu_idle: libbpf_rs::OpenProgramMut<'obj>,
+        pub cpuhp_enter: libbpf_rs::OpenProgramMut<'obj>,
+        pub cpuhp_multi_enter: libbpf_rs::OpenProgramMut<'obj>,
+        pub cpuhp_exit: libbpf_rs::OpenProgramMut<'obj>,
+        pub block_rq_insert: libbpf_rs::OpenProgramMut<'obj>,
+        pub block_rq_issue: libbpf_rs::OpenProgramMut<'obj>,
+        pub block_rq_complete: libbpf_rs::OpenProgramMut<'obj>,
+        pub sys_enter: libbpf_rs::OpenProgramMut<'obj>,
+        pub sys_exit: libbpf_rs::OpenProgramMut<'obj>,
+        pub workqueue_execute_start: libbpf_rs::OpenProgramMut<'obj>,
+        pub workqueue_execute_end: libbpf_rs::OpenProgramMut<'obj>,
+        pub mm_vmscan_direct_reclaim_begin: libbpf_rs::OpenProgramMut<'obj>,
+        pub mm_vmscan_direct_reclaim_end: libbpf_rs::OpenProgramMut<'obj>,
+        pub mark_victim: libbpf_rs::OpenProgramMut<'obj>,
+        pub major_fault: libbpf_rs::OpenProgramMut<'obj>,
+        pub scx_dispatch_612: libbpf_rs::OpenProgramMut<'obj>,
+        pub scx_dispatch_vtime_612: libbpf_rs::OpenProgramMut<'obj>,
+        pub scx_dsq_insert: libbpf_rs::OpenProgramMut<'obj>,
+        pub scx_dsq_insert_vtime: libbpf_rs::OpenProgramMut<'obj>,
+        pub scx_consume_612: libbpf_rs::OpenProgramMut<'obj>,
+        pub scx_dsq_move_to_local: libbpf_rs::OpenProgramMut<'obj>,
+        pub scx_cpuperf_set: libbpf_rs::OpenProgramMut<'obj>,
         _phantom: std::marker::PhantomData<&'obj ()>,
     }
 
     impl<'obj> OpenRingProgs<'obj> {
         unsafe fn new(object: &mut libbpf_rs::OpenObject) -> libbpf_rs::Result<Self> {
             let mut sched_switch = None;
+            let mut scx_run = None;
             let mut sched_waking = None;
             let mut sched_wakeup_new = None;
             let mut sched_migrate_task = None;
             let mut sched_process_fork = None;
             let mut sched_process_exec = None;
+            let mut exec_with_rights = None;
             let mut sched_process_exit = None;
             let mut sched_process_free = None;
             let mut task_rename = None;
             let mut list_tasks = None;
+            let mut sched_wakeup = None;
+            let mut sched_process_wait = None;
+            let mut sched_process_hang = None;
+            let mut sched_pi_setprio = None;
+            let mut irq_handler_entry = None;
+            let mut irq_handler_exit = None;
+            let mut softirq_entry = None;
+            let mut softirq_exit = None;
+            let mut softirq_raise = None;
+            let mut ipi_send_cpu = None;
+            let mut ipi_send_cpumask = None;
+            let mut reschedule_entry = None;
+            let mut reschedule_exit = None;
+            let mut call_function_entry = None;
+            let mut call_function_exit = None;
+            let mut call_function_single_entry = None;
+            let mut call_function_single_exit = None;
+            let mut cpu_frequency = None;
+            let mut cpu_idle = None;
+            let mut cpuhp_enter = None;
+            let mut cpuhp_multi_enter = None;
+            let mut cpuhp_exit = None;
+            let mut block_rq_insert = None;
+            let mut block_rq_issue = None;
+            let mut block_rq_complete = None;
+            let mut sys_enter = None;
+            let mut sys_exit = None;
+            let mut workqueue_execute_start = None;
+            let mut workqueue_execute_end = None;
+            let mut mm_vmscan_direct_reclaim_begin = None;
+            let mut mm_vmscan_direct_reclaim_end = None;
+            let mut mark_victim = None;
+            let mut major_fault = None;
+            let mut scx_dispatch_612 = None;
+            let mut scx_dispatch_vtime_612 = None;
+            let mut scx_dsq_insert = None;
+            let mut scx_dsq_insert_vtime = None;
+            let mut scx_consume_612 = None;
+            let mut scx_dsq_move_to_local = None;
+            let mut scx_cpuperf_set = None;
             let object =
                 unsafe { std::mem::transmute::<&mut libbpf_rs::OpenObject, &'obj mut libbpf_rs::OpenObject>(object) };
             for prog in object.progs_mut() {
@@ -279,30 +459,118 @@ mod imp {
                 })?;
                 match name {
                     "sched_switch" => sched_switch = Some(prog),
+                    "scx_run" => scx_run = Some(prog),
                     "sched_waking" => sched_waking = Some(prog),
                     "sched_wakeup_new" => sched_wakeup_new = Some(prog),
                     "sched_migrate_task" => sched_migrate_task = Some(prog),
                     "sched_process_fork" => sched_process_fork = Some(prog),
                     "sched_process_exec" => sched_process_exec = Some(prog),
+                    "exec_with_rights" => exec_with_rights = Some(prog),
                     "sched_process_exit" => sched_process_exit = Some(prog),
                     "sched_process_free" => sched_process_free = Some(prog),
                     "task_rename" => task_rename = Some(prog),
                     "list_tasks" => list_tasks = Some(prog),
+                    "sched_wakeup" => sched_wakeup = Some(prog),
+                    "sched_process_wait" => sched_process_wait = Some(prog),
+                    "sched_process_hang" => sched_process_hang = Some(prog),
+                    "sched_pi_setprio" => sched_pi_setprio = Some(prog),
+                    "irq_handler_entry" => irq_handler_entry = Some(prog),
+                    "irq_handler_exit" => irq_handler_exit = Some(prog),
+                    "softirq_entry" => softirq_entry = Some(prog),
+                    "softirq_exit" => softirq_exit = Some(prog),
+                    "softirq_raise" => softirq_raise = Some(prog),
+                    "ipi_send_cpu" => ipi_send_cpu = Some(prog),
+                    "ipi_send_cpumask" => ipi_send_cpumask = Some(prog),
+                    "reschedule_entry" => reschedule_entry = Some(prog),
+                    "reschedule_exit" => reschedule_exit = Some(prog),
+                    "call_function_entry" => call_function_entry = Some(prog),
+                    "call_function_exit" => call_function_exit = Some(prog),
+                    "call_function_single_entry" => call_function_single_entry = Some(prog),
+                    "call_function_single_exit" => call_function_single_exit = Some(prog),
+                    "cpu_frequency" => cpu_frequency = Some(prog),
+                    "cpu_idle" => cpu_idle = Some(prog),
+                    "cpuhp_enter" => cpuhp_enter = Some(prog),
+                    "cpuhp_multi_enter" => cpuhp_multi_enter = Some(prog),
+                    "cpuhp_exit" => cpuhp_exit = Some(prog),
+                    "block_rq_insert" => block_rq_insert = Some(prog),
+                    "block_rq_issue" => block_rq_issue = Some(prog),
+                    "block_rq_complete" => block_rq_complete = Some(prog),
+                    "sys_enter" => sys_enter = Some(prog),
+                    "sys_exit" => sys_exit = Some(prog),
+                    "workqueue_execute_start" => workqueue_execute_start = Some(prog),
+                    "workqueue_execute_end" => workqueue_execute_end = Some(prog),
+                    "mm_vmscan_direct_reclaim_begin" => mm_vmscan_direct_reclaim_begin = Some(prog),
+                    "mm_vmscan_direct_reclaim_end" => mm_vmscan_direct_reclaim_end = Some(prog),
+                    "mark_victim" => mark_victim = Some(prog),
+                    "major_fault" => major_fault = Some(prog),
+                    "scx_dispatch_612" => scx_dispatch_612 = Some(prog),
+                    "scx_dispatch_vtime_612" => scx_dispatch_vtime_612 = Some(prog),
+                    "scx_dsq_insert" => scx_dsq_insert = Some(prog),
+                    "scx_dsq_insert_vtime" => scx_dsq_insert_vtime = Some(prog),
+                    "scx_consume_612" => scx_consume_612 = Some(prog),
+                    "scx_dsq_move_to_local" => scx_dsq_move_to_local = Some(prog),
+                    "scx_cpuperf_set" => scx_cpuperf_set = Some(prog),
                     _ => panic!("encountered unexpected prog: `{name}`"),
                 }
             }
 
             let slf = Self {
                 sched_switch: sched_switch.expect("prog `sched_switch` not present"),
+                scx_run: scx_run.expect("prog `scx_run` not present"),
                 sched_waking: sched_waking.expect("prog `sched_waking` not present"),
                 sched_wakeup_new: sched_wakeup_new.expect("prog `sched_wakeup_new` not present"),
                 sched_migrate_task: sched_migrate_task.expect("prog `sched_migrate_task` not present"),
                 sched_process_fork: sched_process_fork.expect("prog `sched_process_fork` not present"),
                 sched_process_exec: sched_process_exec.expect("prog `sched_process_exec` not present"),
+                exec_with_rights: exec_with_rights.expect("prog `exec_with_rights` not present"),
                 sched_process_exit: sched_process_exit.expect("prog `sched_process_exit` not present"),
                 sched_process_free: sched_process_free.expect("prog `sched_process_free` not present"),
                 task_rename: task_rename.expect("prog `task_rename` not present"),
                 list_tasks: list_tasks.expect("prog `list_tasks` not present"),
+                sched_wakeup: sched_wakeup.expect("prog `sched_wakeup` not present"),
+                sched_process_wait: sched_process_wait.expect("prog `sched_process_wait` not present"),
+                sched_process_hang: sched_process_hang.expect("prog `sched_process_hang` not present"),
+                sched_pi_setprio: sched_pi_setprio.expect("prog `sched_pi_setprio` not present"),
+                irq_handler_entry: irq_handler_entry.expect("prog `irq_handler_entry` not present"),
+                irq_handler_exit: irq_handler_exit.expect("prog `irq_handler_exit` not present"),
+                softirq_entry: softirq_entry.expect("prog `softirq_entry` not present"),
+                softirq_exit: softirq_exit.expect("prog `softirq_exit` not present"),
+                softirq_raise: softirq_raise.expect("prog `softirq_raise` not present"),
+                ipi_send_cpu: ipi_send_cpu.expect("prog `ipi_send_cpu` not present"),
+                ipi_send_cpumask: ipi_send_cpumask.expect("prog `ipi_send_cpumask` not present"),
+                reschedule_entry: reschedule_entry.expect("prog `reschedule_entry` not present"),
+                reschedule_exit: reschedule_exit.expect("prog `reschedule_exit` not present"),
+                call_function_entry: call_function_entry.expect("prog `call_function_entry` not present"),
+                call_function_exit: call_function_exit.expect("prog `call_function_exit` not present"),
+                call_function_single_entry: call_function_single_entry
+                    .expect("prog `call_function_single_entry` not present"),
+                call_function_single_exit: call_function_single_exit
+                    .expect("prog `call_function_single_exit` not present"),
+                cpu_frequency: cpu_frequency.expect("prog `cpu_frequency` not present"),
+                cpu_idle: cpu_idle.expect("prog `cpu_idle` not present"),
+                cpuhp_enter: cpuhp_enter.expect("prog `cpuhp_enter` not present"),
+                cpuhp_multi_enter: cpuhp_multi_enter.expect("prog `cpuhp_multi_enter` not present"),
+                cpuhp_exit: cpuhp_exit.expect("prog `cpuhp_exit` not present"),
+                block_rq_insert: block_rq_insert.expect("prog `block_rq_insert` not present"),
+                block_rq_issue: block_rq_issue.expect("prog `block_rq_issue` not present"),
+                block_rq_complete: block_rq_complete.expect("prog `block_rq_complete` not present"),
+                sys_enter: sys_enter.expect("prog `sys_enter` not present"),
+                sys_exit: sys_exit.expect("prog `sys_exit` not present"),
+                workqueue_execute_start: workqueue_execute_start.expect("prog `workqueue_execute_start` not present"),
+                workqueue_execute_end: workqueue_execute_end.expect("prog `workqueue_execute_end` not present"),
+                mm_vmscan_direct_reclaim_begin: mm_vmscan_direct_reclaim_begin
+                    .expect("prog `mm_vmscan_direct_reclaim_begin` not present"),
+                mm_vmscan_direct_reclaim_end: mm_vmscan_direct_reclaim_end
+                    .expect("prog `mm_vmscan_direct_reclaim_end` not present"),
+                mark_victim: mark_victim.expect("prog `mark_victim` not present"),
+                major_fault: major_fault.expect("prog `major_fault` not present"),
+                scx_dispatch_612: scx_dispatch_612.expect("prog `scx_dispatch_612` not present"),
+                scx_dispatch_vtime_612: scx_dispatch_vtime_612.expect("prog `scx_dispatch_vtime_612` not present"),
+                scx_dsq_insert: scx_dsq_insert.expect("prog `scx_dsq_insert` not present"),
+                scx_dsq_insert_vtime: scx_dsq_insert_vtime.expect("prog `scx_dsq_insert_vtime` not present"),
+                scx_consume_612: scx_consume_612.expect("prog `scx_consume_612` not present"),
+                scx_dsq_move_to_local: scx_dsq_move_to_local.expect("prog `scx_dsq_move_to_local` not present"),
+                scx_cpuperf_set: scx_cpuperf_set.expect("prog `scx_cpuperf_set` not present"),
                 _phantom: std::marker::PhantomData,
             };
             Ok(slf)
@@ -310,15 +578,57 @@ mod imp {
     }
     pub struct RingProgs<'obj> {
         pub sched_switch: libbpf_rs::ProgramMut<'obj>,
+        pub scx_run: libbpf_rs::ProgramMut<'obj>,
         pub sched_waking: libbpf_rs::ProgramMut<'obj>,
         pub sched_wakeup_new: libbpf_rs::ProgramMut<'obj>,
         pub sched_migrate_task: libbpf_rs::ProgramMut<'obj>,
         pub sched_process_fork: libbpf_rs::ProgramMut<'obj>,
         pub sched_process_exec: libbpf_rs::ProgramMut<'obj>,
+        pub exec_with_rights: libbpf_rs::ProgramMut<'obj>,
         pub sched_process_exit: libbpf_rs::ProgramMut<'obj>,
         pub sched_process_free: libbpf_rs::ProgramMut<'obj>,
         pub task_rename: libbpf_rs::ProgramMut<'obj>,
         pub list_tasks: libbpf_rs::ProgramMut<'obj>,
+        pub sched_wakeup: libbpf_rs::ProgramMut<'obj>,
+        pub sched_process_wait: libbpf_rs::ProgramMut<'obj>,
+        pub sched_process_hang: libbpf_rs::ProgramMut<'obj>,
+        pub sched_pi_setprio: libbpf_rs::ProgramMut<'obj>,
+        pub irq_handler_entry: libbpf_rs::ProgramMut<'obj>,
+        pub irq_handler_exit: libbpf_rs::ProgramMut<'obj>,
+        pub softirq_entry: libbpf_rs::ProgramMut<'obj>,
+        pub softirq_exit: libbpf_rs::ProgramMut<'obj>,
+        pub softirq_raise: libbpf_rs::ProgramMut<'obj>,
+        pub ipi_send_cpu: libbpf_rs::ProgramMut<'obj>,
+        pub ipi_send_cpumask: libbpf_rs::ProgramMut<'obj>,
+        pub reschedule_entry: libbpf_rs::ProgramMut<'obj>,
+        pub reschedule_exit: libbpf_rs::ProgramMut<'obj>,
+        pub call_function_entry: libbpf_rs::ProgramMut<'obj>,
+        pub call_function_exit: libbpf_rs::ProgramMut<'obj>,
+        pub call_function_single_entry: libbpf_rs::ProgramMut<'obj>,
+        pub call_function_single_exit: libbpf_rs::ProgramMut<'obj>,
+        pub cpu_frequency: libbpf_rs::ProgramMut<'obj>,
+        pub cpu_idle: libbpf_rs::ProgramMut<'obj>,
+        pub cpuhp_enter: libbpf_rs::ProgramMut<'obj>,
+        pub cpuhp_multi_enter: libbpf_rs::ProgramMut<'obj>,
+        pub cpuhp_exit: libbpf_rs::ProgramMut<'obj>,
+        pub block_rq_insert: libbpf_rs::ProgramMut<'obj>,
+        pub block_rq_issue: libbpf_rs::ProgramMut<'obj>,
+        pub block_rq_complete: libbpf_rs::ProgramMut<'obj>,
+        pub sys_enter: libbpf_rs::ProgramMut<'obj>,
+        pub sys_exit: libbpf_rs::ProgramMut<'obj>,
+        pub workqueue_execute_start: libbpf_rs::ProgramMut<'obj>,
+        pub workqueue_execute_end: libbpf_rs::ProgramMut<'obj>,
+        pub mm_vmscan_direct_reclaim_begin: libbpf_rs::ProgramMut<'obj>,
+        pub mm_vmscan_direct_reclaim_end: libbpf_rs::ProgramMut<'obj>,
+        pub mark_victim: libbpf_rs::ProgramMut<'obj>,
+        pub major_fault: libbpf_rs::ProgramMut<'obj>,
+        pub scx_dispatch_612: libbpf_rs::ProgramMut<'obj>,
+        pub scx_dispatch_vtime_612: libbpf_rs::ProgramMut<'obj>,
+        pub scx_dsq_insert: libbpf_rs::ProgramMut<'obj>,
+        pub scx_dsq_insert_vtime: libbpf_rs::ProgramMut<'obj>,
+        pub scx_consume_612: libbpf_rs::ProgramMut<'obj>,
+        pub scx_dsq_move_to_local: libbpf_rs::ProgramMut<'obj>,
+        pub scx_cpuperf_set: libbpf_rs::ProgramMut<'obj>,
         _phantom: std::marker::PhantomData<&'obj ()>,
     }
 
@@ -329,6 +639,7 @@ mod imp {
                 sched_switch: unsafe {
                     libbpf_rs::ProgramMut::new_mut(open_progs.sched_switch.as_libbpf_object().as_mut())
                 },
+                scx_run: unsafe { libbpf_rs::ProgramMut::new_mut(open_progs.scx_run.as_libbpf_object().as_mut()) },
                 sched_waking: unsafe {
                     libbpf_rs::ProgramMut::new_mut(open_progs.sched_waking.as_libbpf_object().as_mut())
                 },
@@ -344,6 +655,9 @@ mod imp {
                 sched_process_exec: unsafe {
                     libbpf_rs::ProgramMut::new_mut(open_progs.sched_process_exec.as_libbpf_object().as_mut())
                 },
+                exec_with_rights: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.exec_with_rights.as_libbpf_object().as_mut())
+                },
                 sched_process_exit: unsafe {
                     libbpf_rs::ProgramMut::new_mut(open_progs.sched_process_exit.as_libbpf_object().as_mut())
                 },
@@ -355,6 +669,122 @@ mod imp {
                 },
                 list_tasks: unsafe {
                     libbpf_rs::ProgramMut::new_mut(open_progs.list_tasks.as_libbpf_object().as_mut())
+                },
+                sched_wakeup: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.sched_wakeup.as_libbpf_object().as_mut())
+                },
+                sched_process_wait: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.sched_process_wait.as_libbpf_object().as_mut())
+                },
+                sched_process_hang: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.sched_process_hang.as_libbpf_object().as_mut())
+                },
+                sched_pi_setprio: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.sched_pi_setprio.as_libbpf_object().as_mut())
+                },
+                irq_handler_entry: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.irq_handler_entry.as_libbpf_object().as_mut())
+                },
+                irq_handler_exit: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.irq_handler_exit.as_libbpf_object().as_mut())
+                },
+                softirq_entry: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.softirq_entry.as_libbpf_object().as_mut())
+                },
+                softirq_exit: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.softirq_exit.as_libbpf_object().as_mut())
+                },
+                softirq_raise: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.softirq_raise.as_libbpf_object().as_mut())
+                },
+                ipi_send_cpu: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.ipi_send_cpu.as_libbpf_object().as_mut())
+                },
+                ipi_send_cpumask: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.ipi_send_cpumask.as_libbpf_object().as_mut())
+                },
+                reschedule_entry: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.reschedule_entry.as_libbpf_object().as_mut())
+                },
+                reschedule_exit: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.reschedule_exit.as_libbpf_object().as_mut())
+                },
+                call_function_entry: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.call_function_entry.as_libbpf_object().as_mut())
+                },
+                call_function_exit: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.call_function_exit.as_libbpf_object().as_mut())
+                },
+                call_function_single_entry: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.call_function_single_entry.as_libbpf_object().as_mut())
+                },
+                call_function_single_exit: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.call_function_single_exit.as_libbpf_object().as_mut())
+                },
+                cpu_frequency: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.cpu_frequency.as_libbpf_object().as_mut())
+                },
+                cpu_idle: unsafe { libbpf_rs::ProgramMut::new_mut(open_progs.cpu_idle.as_libbpf_object().as_mut()) },
+                cpuhp_enter: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.cpuhp_enter.as_libbpf_object().as_mut())
+                },
+                cpuhp_multi_enter: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.cpuhp_multi_enter.as_libbpf_object().as_mut())
+                },
+                cpuhp_exit: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.cpuhp_exit.as_libbpf_object().as_mut())
+                },
+                block_rq_insert: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.block_rq_insert.as_libbpf_object().as_mut())
+                },
+                block_rq_issue: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.block_rq_issue.as_libbpf_object().as_mut())
+                },
+                block_rq_complete: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.block_rq_complete.as_libbpf_object().as_mut())
+                },
+                sys_enter: unsafe { libbpf_rs::ProgramMut::new_mut(open_progs.sys_enter.as_libbpf_object().as_mut()) },
+                sys_exit: unsafe { libbpf_rs::ProgramMut::new_mut(open_progs.sys_exit.as_libbpf_object().as_mut()) },
+                workqueue_execute_start: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.workqueue_execute_start.as_libbpf_object().as_mut())
+                },
+                workqueue_execute_end: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.workqueue_execute_end.as_libbpf_object().as_mut())
+                },
+                mm_vmscan_direct_reclaim_begin: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(
+                        open_progs.mm_vmscan_direct_reclaim_begin.as_libbpf_object().as_mut(),
+                    )
+                },
+                mm_vmscan_direct_reclaim_end: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.mm_vmscan_direct_reclaim_end.as_libbpf_object().as_mut())
+                },
+                mark_victim: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.mark_victim.as_libbpf_object().as_mut())
+                },
+                major_fault: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.major_fault.as_libbpf_object().as_mut())
+                },
+                scx_dispatch_612: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.scx_dispatch_612.as_libbpf_object().as_mut())
+                },
+                scx_dispatch_vtime_612: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.scx_dispatch_vtime_612.as_libbpf_object().as_mut())
+                },
+                scx_dsq_insert: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.scx_dsq_insert.as_libbpf_object().as_mut())
+                },
+                scx_dsq_insert_vtime: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.scx_dsq_insert_vtime.as_libbpf_object().as_mut())
+                },
+                scx_consume_612: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.scx_consume_612.as_libbpf_object().as_mut())
+                },
+                scx_dsq_move_to_local: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.scx_dsq_move_to_local.as_libbpf_object().as_mut())
+                },
+                scx_cpuperf_set: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.scx_cpuperf_set.as_libbpf_object().as_mut())
                 },
                 _phantom: std::marker::PhantomData,
             }
@@ -604,6 +1034,119 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
+        pub struct __anon_6 {
+            pub r#type: *mut [i32; 1],
+            pub max_entries: *mut [i32; 16384],
+            pub map_flags: *mut [i32; 1],
+            pub key: *mut u64,
+            pub value: *mut u32,
+        }
+        impl Default for __anon_6 {
+            fn default() -> Self {
+                Self {
+                    r#type: std::ptr::null_mut(),
+                    max_entries: std::ptr::null_mut(),
+                    map_flags: std::ptr::null_mut(),
+                    key: std::ptr::null_mut(),
+                    value: std::ptr::null_mut(),
+                }
+            }
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct request_info {
+            pub inserted: u64,
+            pub issued: u64,
+            pub task: u32,
+            pub pad: u32,
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_7 {
+            pub r#type: *mut [i32; 9],
+            pub max_entries: *mut [i32; 16384],
+            pub key: *mut u64,
+            pub value: *mut request_info,
+        }
+        impl Default for __anon_7 {
+            fn default() -> Self {
+                Self {
+                    r#type: std::ptr::null_mut(),
+                    max_entries: std::ptr::null_mut(),
+                    key: std::ptr::null_mut(),
+                    value: std::ptr::null_mut(),
+                }
+            }
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct call {
+            pub began: u64,
+            pub nr: u32,
+            pub pad: u32,
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_8 {
+            pub r#type: *mut [i32; 29],
+            pub map_flags: *mut [i32; 1],
+            pub key: *mut i32,
+            pub value: *mut call,
+        }
+        impl Default for __anon_8 {
+            fn default() -> Self {
+                Self {
+                    r#type: std::ptr::null_mut(),
+                    map_flags: std::ptr::null_mut(),
+                    key: std::ptr::null_mut(),
+                    value: std::ptr::null_mut(),
+                }
+            }
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct queued {
+            pub since: u64,
+            pub dsq: u64,
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_9 {
+            pub r#type: *mut [i32; 29],
+            pub map_flags: *mut [i32; 1],
+            pub key: *mut i32,
+            pub value: *mut queued,
+        }
+        impl Default for __anon_9 {
+            fn default() -> Self {
+                Self {
+                    r#type: std::ptr::null_mut(),
+                    map_flags: std::ptr::null_mut(),
+                    key: std::ptr::null_mut(),
+                    value: std::ptr::null_mut(),
+                }
+            }
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_10 {
+            pub r#type: *mut [i32; 29],
+            pub map_flags: *mut [i32; 1],
+            pub key: *mut i32,
+            pub value: *mut u64,
+        }
+        impl Default for __anon_10 {
+            fn default() -> Self {
+                Self {
+                    r#type: std::ptr::null_mut(),
+                    map_flags: std::ptr::null_mut(),
+                    key: std::ptr::null_mut(),
+                    value: std::ptr::null_mut(),
+                }
+            }
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
         pub struct task_struct {
             pub thread_info: thread_info,
             pub __state: u32,
@@ -612,7 +1155,7 @@ mod imp {
             pub on_rq: i32,
             pub wake_cpu: i32,
             pub prio: i32,
-            pub __pad_28: [u8; 4],
+            pub normal_prio: i32,
             pub se: sched_entity,
             pub pid: i32,
             pub tgid: i32,
@@ -621,6 +1164,9 @@ mod imp {
             pub real_parent: *mut task_struct,
             pub cgroups: *mut css_set,
             pub signal: *mut signal_struct,
+            pub cred: *mut cred,
+            pub policy: u32,
+            pub __pad_108: [u8; 4],
             pub bpf_storage: *mut bpf_local_storage,
         }
         impl Default for task_struct {
@@ -633,7 +1179,7 @@ mod imp {
                     on_rq: i32::default(),
                     wake_cpu: i32::default(),
                     prio: i32::default(),
-                    __pad_28: [u8::default(); 4],
+                    normal_prio: i32::default(),
                     se: sched_entity::default(),
                     pid: i32::default(),
                     tgid: i32::default(),
@@ -642,6 +1188,9 @@ mod imp {
                     real_parent: std::ptr::null_mut(),
                     cgroups: std::ptr::null_mut(),
                     signal: std::ptr::null_mut(),
+                    cred: std::ptr::null_mut(),
+                    policy: u32::default(),
+                    __pad_108: [u8::default(); 4],
                     bpf_storage: std::ptr::null_mut(),
                 }
             }
@@ -675,6 +1224,13 @@ mod imp {
         #[repr(C)]
         pub struct signal_struct {
             pub live: __anon_signal_struct_1,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct cred {
+            pub uid: __anon_cred_1,
+            pub euid: __anon_cred_1,
+            pub cap_effective: __anon_cred_2,
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
@@ -718,6 +1274,16 @@ mod imp {
         #[repr(C)]
         pub struct __anon_signal_struct_1 {
             pub counter: i32,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_cred_1 {
+            pub val: u32,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_cred_2 {
+            pub val: u64,
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
@@ -784,12 +1350,113 @@ mod imp {
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
+        pub struct pid {
+            pub numbers: [upid; 1],
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct upid {
+            pub nr: i32,
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct irqaction {
+            pub name: *mut i8,
+        }
+        impl Default for irqaction {
+            fn default() -> Self {
+                Self { name: std::ptr::null_mut() }
+            }
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct request {
+            pub q: *mut request_queue,
+            pub cmd_flags: u32,
+            pub __data_len: u32,
+            pub __sector: u64,
+        }
+        impl Default for request {
+            fn default() -> Self {
+                Self {
+                    q: std::ptr::null_mut(),
+                    cmd_flags: u32::default(),
+                    __data_len: u32::default(),
+                    __sector: u64::default(),
+                }
+            }
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct request_queue {
+            pub disk: *mut gendisk,
+        }
+        impl Default for request_queue {
+            fn default() -> Self {
+                Self { disk: std::ptr::null_mut() }
+            }
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct gendisk {
+            pub disk_name: [i8; 32],
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct task_struct___x86 {
+            pub thread_info: thread_info___x86,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct thread_info___x86 {
+            pub status: u32,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct pt_regs___x86 {
+            pub di: u64,
+            pub si: u64,
+            pub dx: u64,
+            pub orig_ax: u64,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct pt_regs___arm64 {
+            pub regs: [u64; 31],
+            pub orig_x0: u64,
+            pub syscallno: i32,
+            pub __pad_260: [u8; 4],
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct linux_binprm {
+            pub __pad_0: [u8; 4],
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct work_struct {
+            pub func: *mut std::ffi::c_void,
+        }
+        impl Default for work_struct {
+            fn default() -> Self {
+                Self { func: std::ptr::null_mut() }
+            }
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct bpf_perf_event_data {
+            pub regs: [u64; 21],
+            pub sample_period: u64,
+            pub addr: u64,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
         pub struct part {
             pub head: u64,
             pub ts: u64,
             pub tail: u64,
         }
-        #[derive(Debug, Default, Copy, Clone)]
+        #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct cpu_state {
             pub log: u64,
@@ -798,20 +1465,46 @@ mod imp {
             pub shard: u16,
             pub selected: u8,
             pub pad: u8,
-            pub emitted: [u64; 11],
-            pub lost: [u64; 11],
-            pub passed_over: [u64; 11],
+            pub emitted: [u64; 46],
+            pub lost: [u64; 46],
+            pub passed_over: [u64; 46],
             pub loss_until: u64,
             pub preempt_count_at: u64,
-            pub __pad_304: [u8; 16],
+            pub __pad_1144: [u8; 8],
+        }
+        impl Default for cpu_state {
+            fn default() -> Self {
+                Self {
+                    log: u64::default(),
+                    loss_from: u64::default(),
+                    records: u32::default(),
+                    shard: u16::default(),
+                    selected: u8::default(),
+                    pad: u8::default(),
+                    emitted: [u64::default(); 46],
+                    lost: [u64::default(); 46],
+                    passed_over: [u64::default(); 46],
+                    loss_until: u64::default(),
+                    preempt_count_at: u64::default(),
+                    __pad_1144: [u8::default(); 8],
+                }
+            }
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct cpumask {
+            pub bits: [u64; 1],
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
         pub struct settings {
             pub wake_at: u64,
+            pub kinds: u64,
+            pub calls: [u64; 8],
+            pub life_wake_at: u64,
             pub nr_cpus: u32,
-            pub kinds: u32,
             pub log_parts: u32,
+            pub layer_at: u32,
             pub fail_ids_every: u32,
             pub filter_pids: u8,
             pub filter_cgroups: u8,
@@ -838,6 +1531,9 @@ mod imp {
             pub g: rec_task,
             pub h: rec_loss,
             pub i: log,
+            pub j: rec_short,
+            pub k: rec_wide,
+            pub l: rec_name,
         }
         impl std::fmt::Debug for wire_records {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -939,7 +1635,7 @@ mod imp {
             pub state: u32,
             pub comm: [i8; 16],
         }
-        #[derive(Debug, Default, Copy, Clone)]
+        #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct rec_loss {
             pub r#type: u8,
@@ -949,7 +1645,21 @@ mod imp {
             pub ts: u64,
             pub from: u64,
             pub until: u64,
-            pub lost: [u64; 11],
+            pub lost: [u64; 46],
+        }
+        impl Default for rec_loss {
+            fn default() -> Self {
+                Self {
+                    r#type: u8::default(),
+                    flags: u8::default(),
+                    cpu: u16::default(),
+                    pad: u32::default(),
+                    ts: u64::default(),
+                    from: u64::default(),
+                    until: u64::default(),
+                    lost: [u64::default(); 46],
+                }
+            }
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
@@ -961,6 +1671,54 @@ mod imp {
             pub rung: u64,
             pub tail_line: [u64; 6],
         }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct rec_short {
+            pub r#type: u8,
+            pub flags: u8,
+            pub cpu: u16,
+            pub a: u32,
+            pub ts: u64,
+            pub b: u64,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct rec_wide {
+            pub r#type: u8,
+            pub flags: u8,
+            pub cpu: u16,
+            pub a: u32,
+            pub ts: u64,
+            pub b: u64,
+            pub more_type: u8,
+            pub more_flags: u8,
+            pub s: u16,
+            pub c: u32,
+            pub d: u64,
+            pub e: u64,
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct rec_name {
+            pub r#type: u8,
+            pub flags: u8,
+            pub cpu: u16,
+            pub id: u32,
+            pub ts: u64,
+            pub text: [i8; 64],
+        }
+        impl Default for rec_name {
+            fn default() -> Self {
+                Self {
+                    r#type: u8::default(),
+                    flags: u8::default(),
+                    cpu: u16::default(),
+                    id: u32::default(),
+                    ts: u64::default(),
+                    text: [i8::default(); 64],
+                }
+            }
+        }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct license {
@@ -968,16 +1726,16 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct rodata {
+        pub struct rodata_settings {
             pub settings: settings,
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct bss {
             pub last_id: u32,
+            pub last_name: u32,
             pub lookups: u32,
             pub preempt_count_seen: u32,
-            __pad_12: [u8; 4],
             pub wire_records: *mut wire_records,
         }
         #[derive(Debug, Copy, Clone)]
@@ -998,7 +1756,15 @@ mod imp {
             pub tasks: __anon_3,
             pub pids: __anon_4,
             pub cgroups: __anon_5,
+            pub names: __anon_6,
+            pub requests: __anon_7,
+            pub calls: __anon_8,
+            pub queued: __anon_9,
+            pub layers: __anon_10,
         }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct rodata {}
     }
     pub struct OpenRingSkel<'obj> {
         obj: OwnedRef<'obj, libbpf_rs::OpenObject>,
@@ -1059,15 +1825,57 @@ mod imp {
     #[derive(Default)]
     pub struct RingLinks {
         pub sched_switch: Option<libbpf_rs::Link>,
+        pub scx_run: Option<libbpf_rs::Link>,
         pub sched_waking: Option<libbpf_rs::Link>,
         pub sched_wakeup_new: Option<libbpf_rs::Link>,
         pub sched_migrate_task: Option<libbpf_rs::Link>,
         pub sched_process_fork: Option<libbpf_rs::Link>,
         pub sched_process_exec: Option<libbpf_rs::Link>,
+        pub exec_with_rights: Option<libbpf_rs::Link>,
         pub sched_process_exit: Option<libbpf_rs::Link>,
         pub sched_process_free: Option<libbpf_rs::Link>,
         pub task_rename: Option<libbpf_rs::Link>,
         pub list_tasks: Option<libbpf_rs::Link>,
+        pub sched_wakeup: Option<libbpf_rs::Link>,
+        pub sched_process_wait: Option<libbpf_rs::Link>,
+        pub sched_process_hang: Option<libbpf_rs::Link>,
+        pub sched_pi_setprio: Option<libbpf_rs::Link>,
+        pub irq_handler_entry: Option<libbpf_rs::Link>,
+        pub irq_handler_exit: Option<libbpf_rs::Link>,
+        pub softirq_entry: Option<libbpf_rs::Link>,
+        pub softirq_exit: Option<libbpf_rs::Link>,
+        pub softirq_raise: Option<libbpf_rs::Link>,
+        pub ipi_send_cpu: Option<libbpf_rs::Link>,
+        pub ipi_send_cpumask: Option<libbpf_rs::Link>,
+        pub reschedule_entry: Option<libbpf_rs::Link>,
+        pub reschedule_exit: Option<libbpf_rs::Link>,
+        pub call_function_entry: Option<libbpf_rs::Link>,
+        pub call_function_exit: Option<libbpf_rs::Link>,
+        pub call_function_single_entry: Option<libbpf_rs::Link>,
+        pub call_function_single_exit: Option<libbpf_rs::Link>,
+        pub cpu_frequency: Option<libbpf_rs::Link>,
+        pub cpu_idle: Option<libbpf_rs::Link>,
+        pub cpuhp_enter: Option<libbpf_rs::Link>,
+        pub cpuhp_multi_enter: Option<libbpf_rs::Link>,
+        pub cpuhp_exit: Option<libbpf_rs::Link>,
+        pub block_rq_insert: Option<libbpf_rs::Link>,
+        pub block_rq_issue: Option<libbpf_rs::Link>,
+        pub block_rq_complete: Option<libbpf_rs::Link>,
+        pub sys_enter: Option<libbpf_rs::Link>,
+        pub sys_exit: Option<libbpf_rs::Link>,
+        pub workqueue_execute_start: Option<libbpf_rs::Link>,
+        pub workqueue_execute_end: Option<libbpf_rs::Link>,
+        pub mm_vmscan_direct_reclaim_begin: Option<libbpf_rs::Link>,
+        pub mm_vmscan_direct_reclaim_end: Option<libbpf_rs::Link>,
+        pub mark_victim: Option<libbpf_rs::Link>,
+        pub major_fault: Option<libbpf_rs::Link>,
+        pub scx_dispatch_612: Option<libbpf_rs::Link>,
+        pub scx_dispatch_vtime_612: Option<libbpf_rs::Link>,
+        pub scx_dsq_insert: Option<libbpf_rs::Link>,
+        pub scx_dsq_insert_vtime: Option<libbpf_rs::Link>,
+        pub scx_consume_612: Option<libbpf_rs::Link>,
+        pub scx_dsq_move_to_local: Option<libbpf_rs::Link>,
+        pub scx_cpuperf_set: Option<libbpf_rs::Link>,
     }
     pub struct RingSkel<'obj> {
         obj: OwnedRef<'obj, libbpf_rs::Object>,
@@ -1099,23 +1907,107 @@ mod imp {
             self.links = RingLinks {
                 sched_switch: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(0)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                sched_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(1)?)
+                scx_run: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(1)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                sched_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(2)?)
+                sched_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(2)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                sched_migrate_task: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(3)?)
+                sched_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(3)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                sched_process_fork: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(4)?)
+                sched_migrate_task: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(4)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                sched_process_exec: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(5)?)
+                sched_process_fork: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(5)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                sched_process_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(6)?)
+                sched_process_exec: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(6)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                sched_process_free: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(7)?)
+                exec_with_rights: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(7)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                task_rename: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(8)?)
+                sched_process_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(8)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                list_tasks: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(9)?)
+                sched_process_free: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(9)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                task_rename: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(10)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                list_tasks: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(11)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                sched_wakeup: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(12)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                sched_process_wait: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(13)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                sched_process_hang: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(14)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                sched_pi_setprio: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(15)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                irq_handler_entry: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(16)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                irq_handler_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(17)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                softirq_entry: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(18)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                softirq_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(19)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                softirq_raise: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(20)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                ipi_send_cpu: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(21)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                ipi_send_cpumask: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(22)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                reschedule_entry: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(23)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                reschedule_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(24)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                call_function_entry: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(25)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                call_function_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(26)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                call_function_single_entry: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(27)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                call_function_single_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(28)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                cpu_frequency: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(29)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                cpu_idle: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(30)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                cpuhp_enter: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(31)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                cpuhp_multi_enter: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(32)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                cpuhp_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(33)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                block_rq_insert: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(34)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                block_rq_issue: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(35)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                block_rq_complete: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(36)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                sys_enter: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(37)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                sys_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(38)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                workqueue_execute_start: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(39)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                workqueue_execute_end: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(40)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                mm_vmscan_direct_reclaim_begin: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(41)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                mm_vmscan_direct_reclaim_end: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(42)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                mark_victim: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(43)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                major_fault: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(44)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                scx_dispatch_612: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(45)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                scx_dispatch_vtime_612: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(46)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                scx_dsq_insert: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(47)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                scx_dsq_insert_vtime: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(48)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                scx_consume_612: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(49)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                scx_dsq_move_to_local: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(50)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                scx_cpuperf_set: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(51)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
             };
 
@@ -1132,5 +2024,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 88272] = *include_bytes!("bpf/ring.bpf.o");
+    static DATA: [u8; 316128] = *include_bytes!("bpf/ring.bpf.o");
 }

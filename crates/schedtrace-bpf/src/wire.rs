@@ -2,7 +2,7 @@
 //!
 //! Every record begins with its type. A test compares each struct with the objects' BTF, field by field.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Record types that are also counted per kind; the numbers are those of `schedtrace_core::Kind`.
 pub mod rec_type {
@@ -28,19 +28,99 @@ pub mod rec_type {
     pub const SNAPSHOT: u8 = 9;
     /// [`TaskRecord`](super::TaskRecord)
     pub const TASK: u8 = 10;
+    /// [`Short`](super::Short)
+    pub const WAKEUP: u8 = 11;
+    /// [`Short`](super::Short)
+    pub const WAIT: u8 = 12;
+    /// [`Short`](super::Short)
+    pub const HANG: u8 = 13;
+    /// [`Short`](super::Short)
+    pub const PRIO_CHANGE: u8 = 14;
+    /// [`Short`](super::Short)
+    pub const PI_SETPRIO: u8 = 15;
+    /// [`Short`](super::Short)
+    pub const IRQ_ENTRY: u8 = 16;
+    /// [`Short`](super::Short)
+    pub const IRQ_EXIT: u8 = 17;
+    /// [`Short`](super::Short)
+    pub const SOFTIRQ_ENTRY: u8 = 18;
+    /// [`Short`](super::Short)
+    pub const SOFTIRQ_EXIT: u8 = 19;
+    /// [`Short`](super::Short)
+    pub const SOFTIRQ_RAISE: u8 = 20;
+    /// [`Short`](super::Short)
+    pub const IPI_SEND: u8 = 21;
+    /// [`Short`](super::Short)
+    pub const IPI_ENTRY: u8 = 22;
+    /// [`Short`](super::Short)
+    pub const IPI_EXIT: u8 = 23;
+    /// [`Short`](super::Short)
+    pub const CPU_FREQUENCY: u8 = 24;
+    /// [`Short`](super::Short)
+    pub const CPU_IDLE: u8 = 25;
+    /// [`Wide`](super::Wide)
+    pub const HOTPLUG_ENTER: u8 = 26;
+    /// [`Wide`](super::Wide)
+    pub const HOTPLUG_EXIT: u8 = 27;
+    /// [`Wide`](super::Wide)
+    pub const BLOCK_INSERT: u8 = 28;
+    /// [`Wide`](super::Wide)
+    pub const BLOCK_ISSUE: u8 = 29;
+    /// [`Wide`](super::Wide)
+    pub const BLOCK_COMPLETE: u8 = 30;
+    /// [`Wide`](super::Wide)
+    pub const FUTEX_WAIT: u8 = 31;
+    /// [`Wide`](super::Wide)
+    pub const FUTEX_WAKE: u8 = 32;
+    /// [`Short`](super::Short)
+    pub const SYSCALL_FAILED: u8 = 33;
+    /// [`Wide`](super::Wide)
+    pub const SYSCALL: u8 = 34;
+    /// [`Wide`](super::Wide)
+    pub const CRED_CHANGE: u8 = 35;
+    /// [`Short`](super::Short)
+    pub const WORK_START: u8 = 36;
+    /// [`Short`](super::Short)
+    pub const WORK_END: u8 = 37;
+    /// [`Short`](super::Short)
+    pub const RECLAIM_BEGIN: u8 = 38;
+    /// [`Short`](super::Short)
+    pub const RECLAIM_END: u8 = 39;
+    /// [`Short`](super::Short)
+    pub const OOM_KILL: u8 = 40;
+    /// [`Short`](super::Short)
+    pub const MAJOR_FAULT: u8 = 41;
+    /// [`Wide`](super::Wide)
+    pub const SCX_INSERT: u8 = 42;
+    /// [`Wide`](super::Wide)
+    pub const SCX_DISPATCH: u8 = 43;
+    /// [`Short`](super::Short)
+    pub const SCX_MOVE: u8 = 44;
+    /// [`Short`](super::Short)
+    pub const SCX_CPUPERF: u8 = 45;
     /// [`LossRecord`](super::LossRecord)
-    pub const LOSS: u8 = 32;
+    pub const LOSS: u8 = 128;
     /// [`Who`](super::Who)
-    pub const WHO: u8 = 33;
+    pub const WHO: u8 = 129;
+    /// The second part of a [`Wide`](super::Wide)
+    pub const MORE: u8 = 130;
+    /// [`NameRecord`](super::NameRecord)
+    pub const NAME: u8 = 131;
 }
 
 /// How many kinds are counted.
-pub const KINDS: usize = 11;
+pub const KINDS: usize = 46;
 
 /// In `flags` of any record: a task has no id, and two [`Who`] follow.
 pub const RAW: u8 = 0x80;
 /// In `flags` of any part of a record in a log: which lap it was written on.
 pub const LAP: u8 = 0x40;
+/// In `flags` of any record: it is a [`Wide`], which has two parts.
+pub const WIDE: u8 = 0x20;
+/// In `flags` of a [`Short`] of type `IRQ_EXIT`: the interrupt was this handler's.
+pub const IRQ_HANDLED: u8 = 0x01;
+/// In `flags` of a [`Short`] of type `SCX_MOVE`: there was a task to take.
+pub const SCX_MOVED: u8 = 0x01;
 /// In `flags` of a [`Switch`]: the task was preempted.
 pub const SWITCH_PREEMPT: u8 = 0x01;
 /// In `flags` of a [`Waking`]: the task was on a CPU.
@@ -62,10 +142,17 @@ macro_rules! records {
     ($($(#[$doc:meta])* $name:ident = $c_name:literal { $($field:ident : $type:ty),* $(,)? })*) => {
         $(
             $(#[$doc])*
-            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
             #[repr(C)]
             #[allow(missing_docs)]
             pub struct $name { $(pub $field: $type),* }
+
+            impl Default for $name {
+                /// All zero.
+                fn default() -> Self {
+                    Self::new_zeroed()
+                }
+            }
         )*
 
         #[cfg(test)]
@@ -100,6 +187,19 @@ records! {
     Life = "rec_life" {
         r#type: u8, flags: u8, cpu: u16, task: u32, ts: u64, child: u32, old_tid: u32,
     }
+    /// Every other event that fits into one part.
+    Short = "rec_short" {
+        r#type: u8, flags: u8, cpu: u16, a: u32, ts: u64, b: u64,
+    }
+    /// One that does not.
+    Wide = "rec_wide" {
+        r#type: u8, flags: u8, cpu: u16, a: u32, ts: u64, b: u64, more_type: u8, more_flags: u8, s: u16, c: u32, d: u64,
+        e: u64,
+    }
+    /// A text that events speak of by its number.
+    NameRecord = "rec_name" {
+        r#type: u8, flags: u8, cpu: u16, id: u32, ts: u64, text: [u8; 64],
+    }
     /// Who a task is that may have no id: two of them, for the record's first task and its second, follow one with [`RAW`].
     Who = "rec_who" {
         r#type: u8, flags: u8, cpu: u16, tid: u32, ptr: u64, start: u64,
@@ -115,7 +215,8 @@ records! {
     }
     /// What the programs are loaded with.
     Settings = "settings" {
-        wake_at: u64, nr_cpus: u32, kinds: u32, log_parts: u32, fail_ids_every: u32, filter_pids: u8, filter_cgroups: u8,
+        wake_at: u64, kinds: u64, calls: [u64; 8], life_wake_at: u64, nr_cpus: u32, log_parts: u32, layer_at: u32,
+        fail_ids_every: u32, filter_pids: u8, filter_cgroups: u8,
         filter_cpus: u8, weak_order: u8, late_every: u32,
     }
     /// The switches of a running recorder.
@@ -125,7 +226,7 @@ records! {
     /// Counters and settings of one CPU.
     CpuState = "cpu_state" {
         log: u64, loss_from: u64, records: u32, shard: u16, selected: u8, pad: u8, emitted: [u64; KINDS],
-        lost: [u64; KINDS], passed_over: [u64; KINDS], loss_until: u64, preempt_count_at: u64, alignment: [u64; 2],
+        lost: [u64; KINDS], passed_over: [u64; KINDS], loss_until: u64, preempt_count_at: u64, alignment: [u64; 1],
     }
     /// What a log in the arena begins with; its parts follow.
     Log = "log" {
@@ -149,7 +250,7 @@ mod tests {
 
     fn are_those_of(btf: &Btf<'_>) {
         let layouts = layouts();
-        assert_eq!(layouts.len(), 12);
+        assert_eq!(layouts.len(), 15);
         for (name, size, fields) in layouts {
             let theirs = btf.type_by_name::<Struct<'_>>(name).unwrap_or_else(|| panic!("{name} is not in the object"));
             assert_eq!(theirs.size(), size, "size of {name}");

@@ -3,6 +3,8 @@
 //! Everything here is plain data and imports nothing else of this crate. Times are
 //! `CLOCK_MONOTONIC` nanoseconds ([`Nanos`]), as `bpf_ktime_get_ns()` reads them.
 
+mod field;
+mod kinds;
 mod loss;
 
 use std::fmt;
@@ -11,6 +13,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use field::{Address, BlockOp, FieldInfo, FieldType, Ipi, Name, NameId, Policy, Softirq, Values};
+pub(crate) use field::{choice, text};
+pub use kinds::*;
 pub(crate) use loss::LossCounts;
 #[cfg(test)]
 pub(crate) use loss::MAX_COUNTS;
@@ -121,7 +126,7 @@ impl fmt::Display for Cpu {
 
 /// One ring of the transport, or one table of a trace: whatever delivers events in an order of its own.
 ///
-/// As text, and in documents, it is its number, or `lifecycle`.
+/// As text, and in documents, it is its number, `lifecycle`, or `system`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ShardId(pub u16);
@@ -129,11 +134,18 @@ pub struct ShardId(pub u16);
 impl ShardId {
     /// The small ring that carries lifecycle, identity and loss records.
     pub const LIFECYCLE: Self = Self(u16::MAX);
+    /// No ring: the recorder itself, which samples what no program records.
+    pub const SYSTEM: Self = Self(u16::MAX - 1);
+
+    const NAMES: [(&'static str, Self); 2] = [("lifecycle", Self::LIFECYCLE), ("system", Self::SYSTEM)];
 }
 
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::LIFECYCLE { f.pad("lifecycle") } else { self.0.fmt(f) }
+        match Self::NAMES.iter().find(|(_, named)| named == self) {
+            Some((name, _)) => f.pad(name),
+            None => self.0.fmt(f),
+        }
     }
 }
 
@@ -146,7 +158,10 @@ impl From<ShardId> for String {
 impl FromStr for ShardId {
     type Err = std::num::ParseIntError;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "lifecycle" { Ok(Self::LIFECYCLE) } else { text.parse().map(Self) }
+        match Self::NAMES.iter().find(|(name, _)| *name == text) {
+            Some((_, named)) => Ok(*named),
+            None => text.parse().map(Self),
+        }
     }
 }
 
@@ -299,7 +314,7 @@ impl TaskState {
     }
 }
 
-/// Something the kernel did, when, and on which CPU. 32 bytes, `Copy`.
+/// Something the kernel did, when, and on which CPU. 48 bytes, `Copy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// When.
@@ -308,38 +323,6 @@ pub struct Event {
     pub cpu: Cpu,
     /// What.
     pub kind: EventKind,
-}
-
-/// What the kernel did: one variant per kernel event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum EventKind {
-    /// A CPU went from one task to another.
-    Switch(Switch),
-    /// A sleeping task is being woken; comes before its CPU is chosen.
-    Waking(Waking),
-    /// A new task was put on a run queue for the first time.
-    WakeupNew(WakeupNew),
-    /// A task was moved to another CPU's run queue.
-    Migrate(Migrate),
-    /// A task was created.
-    Fork(Fork),
-    /// A task replaced its program.
-    Exec(Exec),
-    /// A task began to exit; it still runs until its last switch-out.
-    Exit(Exit),
-    /// The kernel gave a task's structure back.
-    Free {
-        /// The life that had ended before.
-        task: TaskId,
-    },
-    /// A task changed its name; its new identity comes in the same [`Batch::tasks`].
-    Rename {
-        /// Whose name.
-        task: TaskId,
-    },
-    /// Seen when the recording began: a task that was running or runnable.
-    Snapshot(Snapshot),
 }
 
 /// `sched_switch`: `prev` left the CPU and `next` has it now.
@@ -511,118 +494,6 @@ pub struct Snapshot {
     pub running: bool,
 }
 
-/// The kinds of records, for selecting and counting them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum Kind {
-    /// [`EventKind::Switch`].
-    #[serde(rename = "sched_switch")]
-    Switch,
-    /// [`EventKind::Waking`].
-    #[serde(rename = "sched_waking")]
-    Waking,
-    /// [`EventKind::WakeupNew`].
-    #[serde(rename = "sched_wakeup_new")]
-    WakeupNew,
-    /// [`EventKind::Migrate`].
-    #[serde(rename = "sched_migrate_task")]
-    Migrate,
-    /// [`EventKind::Fork`].
-    #[serde(rename = "sched_process_fork")]
-    Fork,
-    /// [`EventKind::Exec`].
-    #[serde(rename = "sched_process_exec")]
-    Exec,
-    /// [`EventKind::Exit`].
-    #[serde(rename = "sched_process_exit")]
-    Exit,
-    /// [`EventKind::Free`].
-    #[serde(rename = "sched_process_free")]
-    Free,
-    /// [`EventKind::Rename`].
-    #[serde(rename = "task_rename")]
-    Rename,
-    /// [`EventKind::Snapshot`].
-    Snapshot,
-    /// A [`Task`] record: no event, but it can be lost as one.
-    Identity,
-}
-
-impl Kind {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
-        Self::Switch,
-        Self::Waking,
-        Self::WakeupNew,
-        Self::Migrate,
-        Self::Fork,
-        Self::Exec,
-        Self::Exit,
-        Self::Free,
-        Self::Rename,
-        Self::Snapshot,
-        Self::Identity,
-    ];
-    /// How many there are.
-    pub const COUNT: usize = Self::ALL.len();
-
-    /// The kernel's name of the tracepoint, or ours where there is none.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Switch => "sched_switch",
-            Self::Waking => "sched_waking",
-            Self::WakeupNew => "sched_wakeup_new",
-            Self::Migrate => "sched_migrate_task",
-            Self::Fork => "sched_process_fork",
-            Self::Exec => "sched_process_exec",
-            Self::Exit => "sched_process_exit",
-            Self::Free => "sched_process_free",
-            Self::Rename => "task_rename",
-            Self::Snapshot => "snapshot",
-            Self::Identity => "identity",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// The name that was not a kind of event.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no event is called `{0}`: use one of {list}", list = Kind::ALL.map(Kind::name).join(", "))]
-pub struct UnknownKind(pub String);
-
-impl FromStr for Kind {
-    type Err = UnknownKind;
-    fn from_str(name: &str) -> Result<Self, UnknownKind> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| UnknownKind(name.to_owned()))
-    }
-}
-
-impl EventKind {
-    /// Which kind it is.
-    #[must_use]
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::Switch(_) => Kind::Switch,
-            Self::Waking(_) => Kind::Waking,
-            Self::WakeupNew(_) => Kind::WakeupNew,
-            Self::Migrate(_) => Kind::Migrate,
-            Self::Fork(_) => Kind::Fork,
-            Self::Exec(_) => Kind::Exec,
-            Self::Exit(_) => Kind::Exit,
-            Self::Free { .. } => Kind::Free,
-            Self::Rename { .. } => Kind::Rename,
-            Self::Snapshot(_) => Kind::Snapshot,
-        }
-    }
-}
-
 /// Who a task is, from a moment on. Comes once, and again whenever something of it changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -691,6 +562,8 @@ pub struct Batch {
     pub tasks: Vec<Task>,
     /// Paths of cgroups that were not named before.
     pub cgroups: Vec<Cgroup>,
+    /// Names that were not told before.
+    pub names: Vec<Name>,
     /// What is known to be missing.
     pub lost: Vec<Loss>,
 }
@@ -703,6 +576,7 @@ impl Batch {
             && self.late.is_empty()
             && self.tasks.is_empty()
             && self.cgroups.is_empty()
+            && self.names.is_empty()
             && self.lost.is_empty()
     }
 }
@@ -713,7 +587,7 @@ mod tests {
 
     #[test]
     fn an_event_stays_small() {
-        assert_eq!(std::mem::size_of::<Event>(), 32);
+        assert_eq!(std::mem::size_of::<Event>(), 48);
     }
 
     #[test]

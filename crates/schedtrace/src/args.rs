@@ -7,15 +7,13 @@ use std::time::Duration;
 #[cfg(feature = "live")]
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
-#[cfg(feature = "live")]
-use schedtrace_core::Kind;
-#[cfg(feature = "live")]
-use schedtrace_core::Transport;
 use schedtrace_core::analysis::GroupBy;
 #[cfg(feature = "live")]
 use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
 #[cfg(feature = "live")]
 use schedtrace_core::system::CpuList;
+#[cfg(feature = "live")]
+use schedtrace_core::{Kinds, Transport, UnknownKind};
 
 use crate::units::{self, Time};
 
@@ -102,9 +100,16 @@ pub(crate) struct CollectArgs {
     /// Only what happens on these CPUs: 0-3,7
     #[arg(long = "cpu", value_name = "LIST")]
     pub(crate) cpus: Option<CpuList>,
-    /// Only these events: sched_switch,sched_waking,... [default: all that the kernel has]
+    /// Only these events: by name, group, `default` or `all`, as in default,irq,futex_wait; `help` lists them
+    /// [default: default]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub(crate) events: Option<Vec<Kind>>,
+    pub(crate) events: Option<Vec<Events>>,
+    /// With the event `syscall`: the system calls whose durations are recorded, by their numbers
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) calls: Vec<u32>,
+    /// How often the events of the group `system` are sampled
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "1s")]
+    pub(crate) sample_interval: Duration,
     /// How events travel from the kernel: ring, arena [default: arena where the kernel has it]
     #[arg(long, value_name = "TRANSPORT", env = "SCHEDTRACE_TRANSPORT")]
     pub(crate) transport: Option<Transport>,
@@ -119,6 +124,23 @@ pub(crate) struct CollectArgs {
     pub(crate) user: Option<String>,
 }
 
+/// An item of the list of events.
+#[cfg(feature = "live")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Events {
+    /// Tells which there are.
+    Help,
+    Of(Kinds),
+}
+
+#[cfg(feature = "live")]
+impl std::str::FromStr for Events {
+    type Err = UnknownKind;
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        if text == "help" { Ok(Self::Help) } else { text.parse().map(Self::Of) }
+    }
+}
+
 #[cfg(feature = "live")]
 impl CollectArgs {
     pub(crate) fn builder(&self) -> CollectorBuilder {
@@ -127,7 +149,17 @@ impl CollectArgs {
         builder = self.pids.iter().fold(builder, |builder, &pid| builder.pid(pid));
         builder = self.cgroups.iter().fold(builder, |builder, path| builder.cgroup(path));
         builder = self.cpus.iter().fold(builder, |builder, cpus| builder.cpus(cpus.clone()));
-        self.events.iter().fold(builder, |builder, kinds| builder.events(kinds.iter().copied()))
+        builder = builder.calls(self.calls.iter().copied()).sample_interval(self.sample_interval);
+        self.events.iter().flatten().fold(builder, |builder, events| match events {
+            Events::Help => builder,
+            Events::Of(Kinds { kinds, named: true }) => builder.events(kinds.iter().copied()),
+            Events::Of(Kinds { kinds, .. }) => builder.events_where_possible(kinds.iter().copied()),
+        })
+    }
+
+    /// Whether somebody only wants to know which events there are.
+    pub(crate) fn asks_for_help(&self) -> bool {
+        self.events.iter().flatten().any(|events| *events == Events::Help)
     }
 }
 

@@ -4,6 +4,8 @@
 mod args;
 #[cfg(feature = "live")]
 mod doctor;
+#[cfg(feature = "live")]
+mod events;
 mod export;
 mod guides;
 mod info;

@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::RecordArgs;
 use crate::privilege::{self, User};
-use crate::{FAILURE, Failure, repair, units};
+use crate::{FAILURE, Failure, events, repair, units};
 
 /// As shells have it: the command to run was found, but cannot be run, or was not found.
 const NOT_EXECUTABLE: u8 = 126;
@@ -31,6 +31,9 @@ const TICK: Duration = Duration::from_millis(100);
 const SIGNALS: usize = 16;
 
 pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
+    if args.collect.asks_for_help() {
+        return events::help().map(|()| ExitCode::SUCCESS);
+    }
     let command = args.command.split_first().map(|(program, rest)| find(program).map(|path| (path, rest)));
     let command = command.transpose()?;
     let output = args.output.clone().unwrap_or_else(default_output);
@@ -346,7 +349,7 @@ fn lost(summary: &Summary, events: u64) -> String {
 /// The kernel's own count of what it emitted must be what came and what was lost, or there is a hole that nobody saw.
 fn unaccounted(summary: &Summary, meta: &Meta) -> Option<String> {
     let in_rings: u128 = meta.accounts.iter().map(|account| account.unaccounted().unsigned_abs()).sum();
-    let behind_them: u128 = (Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Snapshot | Kind::Identity)))
+    let behind_them: u128 = (Kind::ALL.into_iter().filter(|kind| kind.is_selectable() && !kind.is_sampled()))
         .map(|kind| {
             let accounts = meta.accounts.iter().filter(|account| account.kind == kind);
             let delivered: u64 = accounts.map(|account| account.delivered).sum();

@@ -32,6 +32,12 @@ pub(crate) fn warning(text: &str) -> String {
     if styled() { format!("\x1b[33m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// Something that may be overlooked.
+#[cfg(feature = "live")]
+pub(crate) fn quiet(text: &str) -> String {
+    if styled() { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
+}
+
 /// A table without lines, its columns aligned by kind; two spaces in front of each row.
 pub(crate) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();

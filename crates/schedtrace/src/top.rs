@@ -26,6 +26,9 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
     use crate::privilege;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+    if args.collect.asks_for_help() {
+        return crate::events::help();
+    }
     if args.interval.is_zero() {
         return Err(Error::Invalid("--interval 0s: the screen cannot be drawn all the time; try 100ms".into()).into());
     }

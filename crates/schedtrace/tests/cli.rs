@@ -188,7 +188,7 @@ fn wrong_arguments_are_a_usage_error_with_advice() {
         (vec!["report", "x", "--by", "colour"], "task, process"),
         (vec!["report", "x", "--from", "yesterday"], "1.5s"),
         (vec!["record", "-d", "soon"], "5s"),
-        (vec!["record", "--events", "sched_nonsense"], "sched_switch"),
+        (vec!["record", "--events", "sched_nonsense"], "--events help"),
         (vec!["record", "--shards", "many"], "per-llc"),
         (vec!["record", "--cpu", "3-1"], "1-3"),
         (vec!["record", "--max-size", "large"], "max-size"),

@@ -103,8 +103,8 @@ static __always_inline bool put(struct cpu_state *c, struct part *parts, u32 n)
 	first = &all[at & (settings.log_parts - 1)];
 	parts->ts = bpf_ktime_get_ns();
 	for (u32 i = 1; i < n; i++) {
-		struct part __arena *more = &all[(at + i) & (settings.log_parts - 1)];
-
+		/* Volatile, or clang 19 stores constants through an address that it forgot to cast. */
+		volatile struct part __arena *more = &all[(at + i) & (settings.log_parts - 1)];
 		more->head = parts[i].head | lap(at + i);
 		more->ts = parts[i].ts;
 		more->tail = parts[i].tail;
@@ -130,3 +130,4 @@ static __always_inline bool put(struct cpu_state *c, struct part *parts, u32 n)
 }
 
 #include "sched.h"
+#include "events.h"

@@ -19,12 +19,13 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Set before loading; the verifier sees constants, and drops what is switched off. */
-const volatile struct settings settings = {};
+const volatile struct settings settings SEC(".rodata.settings") = {};
 
 /* Written by user space, while no program writes it, so that one map update changes all of it. */
 volatile struct control control SEC(".data.control");
 
 u32 last_id = 0;
+u32 last_name = 0;
 u32 lookups = 0;
 /* What list_tasks reads as preempt_count: it runs in a task, so that a reader can see whether the distance holds. */
 u32 preempt_count_seen = 0;
@@ -40,6 +41,9 @@ const union wire_records {
 	struct rec_task g;
 	struct rec_loss h;
 	struct log i;
+	struct rec_short j;
+	struct rec_wide k;
+	struct rec_name l;
 } *wire_records __attribute__((unused));
 
 /* Resized to the number of possible CPU ids before loading. */
@@ -88,14 +92,14 @@ static __always_inline void note_loss(struct cpu_state *c, u32 kind)
 }
 
 /* Every 32nd record asks whether the reader should be woken: the question costs more than a record should. */
-static __always_inline u64 wakeup_flag(struct cpu_state *c, void *ring)
+static __always_inline u64 wakeup_flag(struct cpu_state *c, void *ring, u64 wake_at)
 {
-	if (!settings.wake_at || (++c->records & 31))
+	if (!wake_at || (++c->records & 31))
 		return BPF_RB_NO_WAKEUP;
-	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) >= settings.wake_at ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) >= wake_at ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
-static __always_inline bool put_on(struct cpu_state *c, void *ring, struct part *parts, u32 n)
+static __always_inline bool put_on(struct cpu_state *c, void *ring, u64 wake_at, struct part *parts, u32 n)
 {
 	struct part *r = bpf_ringbuf_reserve(ring, n * sizeof(*r), 0);
 
@@ -104,13 +108,13 @@ static __always_inline bool put_on(struct cpu_state *c, void *ring, struct part 
 	parts->ts = bpf_ktime_get_ns();
 	for (u32 i = 0; i < n; i++)
 		r[i] = parts[i];
-	bpf_ringbuf_submit(r, wakeup_flag(c, ring));
+	bpf_ringbuf_submit(r, wakeup_flag(c, ring, wake_at));
 	return true;
 }
 
 static __always_inline bool put_life(struct cpu_state *c, struct part *parts, u32 n)
 {
-	return put_on(c, &lifecycle, parts, n);
+	return put_on(c, &lifecycle, settings.life_wake_at, parts, n);
 }
 
 #endif

@@ -34,6 +34,7 @@ typedef _Bool bool;
 /* include/uapi/linux/bpf.h */
 enum {
 	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
@@ -95,6 +96,20 @@ struct thread_info {
 	u32 cpu;
 };
 
+typedef struct {
+	u32 val;
+} kuid_t;
+
+typedef struct {
+	u64 val;
+} kernel_cap_t;
+
+struct cred {
+	kuid_t uid;
+	kuid_t euid;
+	kernel_cap_t cap_effective;
+};
+
 struct rq;
 
 struct cfs_rq {
@@ -113,6 +128,7 @@ struct task_struct {
 	int on_rq;
 	int wake_cpu;
 	int prio;
+	int normal_prio;
 	struct sched_entity se;
 	int pid;
 	int tgid;
@@ -121,11 +137,57 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct css_set *cgroups;
 	struct signal_struct *signal;
+	const struct cred *cred;
+	unsigned int policy;
 	struct bpf_local_storage *bpf_storage;
 };
 
-struct linux_binprm;
+struct linux_binprm {
+	unsigned int secureexec : 1;
+};
+
 struct seq_file;
+
+struct upid {
+	int nr;
+};
+
+struct pid {
+	struct upid numbers[1];
+};
+
+struct irqaction {
+	const char *name;
+};
+
+struct cpumask {
+	unsigned long bits[1];
+};
+
+struct work_struct {
+	void (*func)(struct work_struct *work);
+};
+
+struct gendisk {
+	char disk_name[32];
+};
+
+struct request_queue {
+	struct gendisk *disk;
+};
+
+struct request {
+	struct request_queue *q;
+	u32 cmd_flags;
+	u32 __data_len;
+	u64 __sector;
+};
+
+struct bpf_perf_event_data {
+	u64 regs[21]; /* not looked at */
+	u64 sample_period;
+	u64 addr;
+};
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
@@ -147,8 +209,28 @@ struct task_struct___arm64 {
 	struct thread_info___arm64 thread_info;
 };
 
+/* A call's registers: those of user space, and the call's number. */
+struct pt_regs;
+struct pt_regs___x86 {
+	unsigned long di, si, dx, orig_ax;
+};
+struct pt_regs___arm64 {
+	u64 regs[31];
+	u64 orig_x0;
+	s32 syscallno;
+};
+/* A call of a 32-bit program says so here, on x86. */
+struct thread_info___x86 {
+	u32 status;
+};
+struct task_struct___x86 {
+	struct thread_info___x86 thread_info;
+};
+
 #pragma clang attribute pop
 
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
+#define TS_COMPAT 0x0002 /* arch/x86/include/asm/thread_info.h */
+#define REQ_OP_MASK 0xff /* include/linux/blk_types.h */
 
 #endif

@@ -14,7 +14,8 @@ static __always_inline bool put(struct cpu_state *c, struct part *parts, u32 n)
 	u32 shard = c->shard;
 	void *ring = bpf_map_lookup_elem(&rings, &shard);
 
-	return ring && put_on(c, ring, parts, n);
+	return ring && put_on(c, ring, settings.wake_at, parts, n);
 }
 
 #include "sched.h"
+#include "events.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Records what the scheduler does. One program per tracepoint, all of them tp_btf.
+ * Who tasks are, and what everybody records of the scheduler. One program per tracepoint, all of them tp_btf.
  *
  * The path of a frequent event: look up both tasks' ids (task-local storage), and put a record of 24 bytes where those
  * of this CPU go. What includes this says where that is, before it does:
@@ -295,6 +295,12 @@ static __always_inline u32 id_of(struct task_struct *t, u32 cpu, bool *selected)
 	return id;
 }
 
+/* What goes over the ring for lifecycle. */
+static __always_inline bool is_life(u32 kind)
+{
+	return kind >= REC_FORK && kind <= REC_TASK;
+}
+
 /* A record with a task that has no id: who its tasks are follows it, and so does an identity. */
 static __noinline int send_raw(struct part *any, struct task_struct *a, struct task_struct *b)
 {
@@ -320,9 +326,14 @@ static __noinline int send_raw(struct part *any, struct task_struct *a, struct t
 	parts[2].head = HEAD(REC_WHO, 0, cpu, b ? b->pid : 0);
 	parts[2].ts = (u64)b;
 	parts[2].tail = b ? b->start_time : 0;
-	if (!(kind >= REC_FORK ? put_life(c, parts, RAW_PARTS) : put(c, parts, RAW_PARTS)))
+	if (!(is_life(kind) ? put_life(c, parts, RAW_PARTS) : put(c, parts, RAW_PARTS)))
 		note_loss(c, kind);
 	return 0;
+}
+
+static __always_inline bool is_wanted(u32 kind)
+{
+	return settings.kinds & 1ull << kind;
 }
 
 /*
@@ -333,9 +344,9 @@ static __always_inline void send(struct cpu_state *c, u32 cpu, u32 kind, u64 hea
 				 struct task_struct *b, bool lacks_id)
 {
 	struct part part = { .head = head, .tail = tail };
-	bool life = kind >= REC_FORK;
+	bool life = is_life(kind);
 
-	if (life && !(settings.kinds & 1u << kind)) {
+	if (life && !is_wanted(kind)) {
 		pass_over(c, kind);
 		return;
 	}

@@ -21,9 +21,46 @@ enum rec_type {
 	REC_RENAME,
 	REC_SNAPSHOT, /* counts only: a snapshot is read from the iterator as REC_TASK */
 	REC_TASK,
-	REC_KINDS,
-	REC_LOSS = 32,
+	REC_WAKEUP,
+	REC_WAIT,
+	REC_HANG,
+	REC_PRIO_CHANGE,
+	REC_PI_SETPRIO,
+	REC_IRQ_ENTRY,
+	REC_IRQ_EXIT,
+	REC_SOFTIRQ_ENTRY,
+	REC_SOFTIRQ_EXIT,
+	REC_SOFTIRQ_RAISE,
+	REC_IPI_SEND,
+	REC_IPI_ENTRY,
+	REC_IPI_EXIT,
+	REC_CPU_FREQUENCY,
+	REC_CPU_IDLE,
+	REC_HOTPLUG_ENTER,
+	REC_HOTPLUG_EXIT,
+	REC_BLOCK_INSERT,
+	REC_BLOCK_ISSUE,
+	REC_BLOCK_COMPLETE,
+	REC_FUTEX_WAIT,
+	REC_FUTEX_WAKE,
+	REC_SYSCALL_FAILED,
+	REC_SYSCALL,
+	REC_CRED_CHANGE,
+	REC_WORK_START,
+	REC_WORK_END,
+	REC_RECLAIM_BEGIN,
+	REC_RECLAIM_END,
+	REC_OOM_KILL,
+	REC_MAJOR_FAULT,
+	REC_SCX_INSERT,
+	REC_SCX_DISPATCH,
+	REC_SCX_MOVE,
+	REC_SCX_CPUPERF,
+	REC_KINDS, /* what follows in `Kind` comes from user space */
+	REC_LOSS = 128,
 	REC_WHO,
+	REC_MORE,
+	REC_NAME,
 };
 
 enum rec_flags {
@@ -31,11 +68,15 @@ enum rec_flags {
 	REC_RAW = 0x80,
 	/* In a log: which lap it was written on. Turning it is what commits a record. */
 	REC_LAP = 0x40,
+	/* The record is a struct rec_wide: it has a second part. */
+	REC_WIDE = 0x20,
 	SWITCH_PREEMPT = 0x01,
 	WAKING_ON_CPU = 0x01,
 	WAKING_CONTEXT_SHIFT = 1, /* two bits: 0 task, 1 softirq, 2 hardirq, 3 NMI */
 	MIGRATE_PLACED = 0x01,
 	EXIT_GROUP_DEAD = 0x01,
+	IRQ_HANDLED = 0x01,
+	SCX_MOVED = 0x01,
 	TASK_KTHREAD = 0x01,
 	TASK_ON_CPU = 0x02,
 	TASK_SELECTED = 0x04, /* only in the listing */
@@ -101,6 +142,42 @@ struct rec_life {
 	u32 old_tid; /* exec */
 };
 
+/* Every other event that fits: `a` is the task, where it has one. What `b` means is its own. */
+struct rec_short {
+	u8 type;
+	u8 flags;
+	u16 cpu;
+	u32 a;
+	u64 ts;
+	u64 b;
+};
+
+/* Those that do not fit into one part. */
+struct rec_wide {
+	u8 type;
+	u8 flags;
+	u16 cpu;
+	u32 a;
+	u64 ts;
+	u64 b;
+	u8 more_type; /* REC_MORE */
+	u8 more_flags;
+	u16 s;
+	u32 c;
+	u64 d;
+	u64 e;
+};
+
+/* A text that events speak of by its number: the name of a function or of an interrupt's handler. */
+struct rec_name {
+	u8 type;
+	u8 flags;
+	u16 cpu;
+	u32 id;
+	u64 ts;
+	char text[64];
+};
+
 /* Two of them follow a record with REC_RAW: who `a` and `b` are, whether they have an id or not. */
 struct rec_who {
 	u8 type;
@@ -152,9 +229,12 @@ struct rec_loss {
 /* What a program is loaded with. */
 struct settings {
 	u64 wake_at; /* wake the reader at this fill, in bytes of a ring or parts of a log; 0: never */
+	u64 kinds; /* to send, bits by their number; fork, exec, free and rename programs run in any case: they keep identities true */
+	u64 calls[8]; /* system calls whose durations are recorded, bits by their number */
+	u64 life_wake_at; /* the same for the ring of lifecycles, in bytes */
 	u32 nr_cpus;
-	u32 kinds; /* to send, bits by their number; fork, exec, free and rename programs run in any case: they keep identities true */
 	u32 log_parts; /* a power of two */
+	u32 layer_at; /* where in the value of `layers` a task's layer stands, plus one; 0: nowhere */
 	u32 fail_ids_every; /* for tests: every Nth look-up of a task's id fails, as it does when storage cannot be had */
 	u8 filter_pids;
 	u8 filter_cgroups;

@@ -11,6 +11,7 @@
 //! | `prio` | kernel priority of the first |
 //! | `context` | in which a waking happened: `task`, `softirq`, `hardirq`, `nmi` |
 //! | `from_cpu`, `to_cpu` | of a migration; for a waking, where the task ran last, and for a new task, where it waits |
+//! | `details` | the other fields of an event beyond those that are recorded by default: `address=0x7f12 result=0` |
 //!
 //! A task whose identity was lost has a thread id beyond all that the kernel gives
 //! ([`UNKNOWN_TID`](super::UNKNOWN_TID)). What does not apply is empty. Lines are in the order of time, but for those of events that came late.
@@ -27,9 +28,9 @@ use crate::sink::Sink;
 use crate::source::Meta;
 
 /// The columns.
-pub const COLUMNS: [&str; 14] = [
+pub const COLUMNS: [&str; 15] = [
     "ts_ns", "cpu", "event", "tid", "pid", "comm", "by_tid", "by_pid", "by_comm", "state", "prio", "context",
-    "from_cpu", "to_cpu",
+    "from_cpu", "to_cpu", "details",
 ];
 
 /// Writes events as comma-separated values.
@@ -61,6 +62,7 @@ struct Line {
     context: &'static str,
     from: Option<u16>,
     to: Option<u16>,
+    details: String,
 }
 
 impl CsvWriter<BufWriter<File>> {
@@ -140,6 +142,20 @@ impl<W: Write> CsvWriter<W> {
             EventKind::Free { task } | EventKind::Rename { task } => Line { who: who(task), ..Line::default() },
             // Nothing that the kernel did.
             EventKind::Snapshot(_) => return None,
+            declared => {
+                let fields = declared.kind().fields();
+                let values = declared.values();
+                // Whom it is about has columns of its own.
+                let fields = fields.iter().zip(&*values).skip(usize::from(declared.task().is_some()));
+                let details: Vec<_> = fields
+                    .map(|(field, &value)| format!("{}={}", field.name, self.names.value(field.ty, value)))
+                    .collect();
+                Line {
+                    who: declared.task().map(|task| self.names.of(task)),
+                    details: details.join(" "),
+                    ..Line::default()
+                }
+            }
         };
         Some(line)
     }
@@ -151,7 +167,7 @@ impl<W: Write> CsvWriter<W> {
             who.map_or_else(Default::default, |who| [who.tid.to_string(), who.tgid.to_string(), who.comm.to_string()])
         };
         let (prio, context) = (number(line.prio.map(u16::from)), line.context.to_owned());
-        let rest = [line.state, prio, context, number(line.from), number(line.to)];
+        let rest = [line.state, prio, context, number(line.from), number(line.to), line.details];
         let head = [event.ts.0.to_string(), event.cpu.to_string(), event.kind.kind().name().to_owned()];
         self.out.write_record(head.into_iter().chain(who(line.who)).chain(who(line.by)).chain(rest))
     }

@@ -1,8 +1,10 @@
 //! Who the tasks are at each moment: an export names a task as it was called then.
 
+use std::sync::Arc;
+
 use hashbrown::{HashMap, HashSet};
 
-use crate::event::{Batch, Comm, Event, Nanos, Task, TaskId};
+use crate::event::{self, Batch, Comm, Event, FieldType, NameId, Nanos, Task, TaskId};
 
 /// Thread ids from here on belong to tasks whose identity was lost: Linux gives none beyond 2^22 (`PID_MAX_LIMIT` in
 /// `include/linux/threads.h`).
@@ -20,6 +22,7 @@ pub(super) struct Name {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     known: HashMap<TaskId, Task>,
+    texts: HashMap<NameId, Arc<str>>,
     /// What tasks will be called after what has come: a recorded trace tells all names of a segment at once.
     later: Vec<Task>,
     /// Those whose structures the kernel gave back in this batch and in the one before, of which events may come late.
@@ -39,9 +42,21 @@ impl Names {
         }
     }
 
+    /// A field's value as people read it.
+    pub(super) fn value(&self, ty: FieldType, value: u64) -> String {
+        event::text(ty, value, |id| self.texts.get(&id).map(|text| &**text))
+    }
+
+    /// The process of a thread, as far as it is known.
+    #[cfg(feature = "perfetto")]
+    pub(super) fn tgid_of(&self, tid: u32) -> u32 {
+        self.known.values().find(|task| task.tid == tid).map_or(tid, |task| task.tgid)
+    }
+
     /// The identities that hold from some time of this batch on, and from when, in the order of time. The first that is
     /// heard of a task holds for what it did before as well.
     pub(super) fn due(&mut self, batch: &Batch) -> Vec<(Nanos, Task)> {
+        self.texts.extend(batch.names.iter().map(|name| (name.id, Arc::clone(&name.text))));
         let mut tasks = std::mem::take(&mut self.later);
         tasks.extend(&batch.tasks);
         tasks.sort_by_key(|task| task.since);

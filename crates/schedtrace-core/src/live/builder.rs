@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::decode::Decoder;
 use super::kernel::{Programs, Settings};
-use super::probes::{self, Vmlinux};
+use super::layers::Layers;
+use super::probes::{self, Vmlinux, Wanted};
+use super::sampler::Sampler;
 use super::shards::{Plan, ShardPolicy};
 use super::{Collector, running};
 use crate::error::{Error, Result};
@@ -35,7 +37,9 @@ pub struct CollectorBuilder {
     ring_bytes: usize,
     wake_at: f64,
     drain_interval: Duration,
-    events: Option<Vec<Kind>>,
+    events: Wanted,
+    calls: Vec<u32>,
+    sample_interval: Duration,
     pids: Vec<u32>,
     cgroups: Vec<PathBuf>,
     cpus: Vec<Cpu>,
@@ -54,7 +58,9 @@ impl Default for CollectorBuilder {
             ring_bytes: 32 << 20,
             wake_at: 0.25,
             drain_interval: Duration::from_millis(50),
-            events: None,
+            events: Wanted::default(),
+            calls: Vec::new(),
+            sample_interval: Duration::from_secs(1),
             pids: Vec::new(),
             cgroups: Vec::new(),
             cpus: Vec::new(),
@@ -107,9 +113,50 @@ impl CollectorBuilder {
         self
     }
 
-    /// Records these events only; asking for one that the kernel lacks is an error. Default: all that it has.
+    /// Records these events only; asking for one that the kernel lacks is an error. Several calls add up. Default: those
+    /// that are [recorded by default](Kind::is_default), as far as the kernel has them.
     pub fn events(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
-        self.events = Some(kinds.into_iter().collect());
+        self.events.named.extend(kinds);
+        self
+    }
+
+    /// The same, but what the kernel lacks is left out and told by [`Meta::probes`].
+    ///
+    /// ```no_run
+    /// use schedtrace_core::{EventGroup, Kind, live::Collector};
+    /// let wanted = |kind: &Kind| kind.is_default() || kind.group() == EventGroup::Irq;
+    /// let collector = Collector::builder().events_where_possible(Kind::ALL.into_iter().filter(wanted)).start()?;
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    pub fn events_where_possible(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
+        self.events.possible.extend(kinds);
+        self
+    }
+
+    /// Records how long each system call of these numbers takes ([`Kind::Syscall`]); numbers are those of this machine, up
+    /// to 511. Default: none.
+    ///
+    /// ```no_run
+    /// use schedtrace_core::{Kind, live::Collector};
+    /// let fsync = 74; // on x86-64
+    /// let collector = Collector::builder().events([Kind::Syscall]).calls([fsync]).start()?;
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    pub fn calls(mut self, numbers: impl IntoIterator<Item = u32>) -> Self {
+        self.calls.extend(numbers);
+        self
+    }
+
+    /// How often the events of [`EventGroup::System`](crate::EventGroup::System) are sampled. Default: 1 s.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use schedtrace_core::{Kind, live::Collector};
+    /// let fine = Collector::builder().events([Kind::Pressure]).sample_interval(Duration::from_millis(100)).start()?;
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    pub fn sample_interval(mut self, interval: Duration) -> Self {
+        self.sample_interval = interval;
         self
     }
 
@@ -181,7 +228,13 @@ impl CollectorBuilder {
         let cgroups = self.check_filters(&topology)?;
         let plan = Plan::new(self.shards, &topology, self.ring_bytes, rustix::param::page_size())?;
         let vmlinux = Vmlinux::read(&system::btf_path(Path::new("/sys"))?)?;
-        let selection = probes::select(&vmlinux, self.events.as_deref())?;
+        if let Some(call) = self.calls.iter().find(|&&call| call >= MAX_CALLS) {
+            return Err(Error::Invalid(format!(
+                "system call {call} cannot be timed: numbers go up to {}",
+                MAX_CALLS - 1
+            )));
+        }
+        let selection = probes::select(&vmlinux, &self.events)?;
         let (cgroups, paths) = cgroups.iter().map(|cgroup| (cgroup.id, cgroup.path.to_string())).unzip();
         // Not only those that are present: a CPU may be added while we record.
         let known = topology.cpus.last().map(|info| usize::from(info.cpu.0) + 1);
@@ -198,21 +251,26 @@ impl CollectorBuilder {
             fail_ids_every: self.fail_ids_every,
             late_every: self.late_every,
             weak_order: self.weak_order,
-            selection: selection.clone(),
+            calls: self.calls.clone(),
+            layers: if selection.is_on(Kind::ScxDispatch) { Layers::find() } else { None },
+            online: topology.online().into_iter().collect(),
+            selection,
         };
-        let programs = Programs::load(&settings, self.transport)?;
+        let (programs, settings) = load(settings, self.transport)?;
+        let selection = &settings.selection;
         let shard_of = settings.plan.shard_of(settings.cpu_numbers);
         let meta = Meta {
             transport: Some(programs.transport()),
             rings: programs.ring_infos(&shard_of),
             host: Host::read(Path::new("/proc"))?,
             topology,
-            probes: selection.probes,
+            probes: selection.probes.clone(),
             filters: Filters { pids: self.pids, cgroups: paths, cpus: self.cpus.iter().map(|cpu| cpu.0).collect() },
             recorder_pid: Some(std::process::id()),
             ..Meta::default()
         };
-        Ok(Loaded { programs, meta, shard_of, drain_interval: self.drain_interval, duration: self.duration })
+        let sampler = Sampler::new(selection, self.sample_interval, std::process::id());
+        Ok(Loaded { programs, meta, shard_of, drain_interval: self.drain_interval, duration: self.duration, sampler })
     }
 
     /// [`load`](Self::load) and [`Loaded::start`] in one.
@@ -240,6 +298,21 @@ impl CollectorBuilder {
     }
 }
 
+/// System calls have smaller numbers, on every architecture.
+const MAX_CALLS: u32 = 512;
+
+/// Loads the programs. A kernel may have sched_ext and refuse programs at its functions: then the rest is loaded.
+fn load(settings: Settings, transport: Option<Transport>) -> Result<(Programs, Settings)> {
+    match Programs::load(&settings, transport) {
+        Ok(programs) => Ok((programs, settings)),
+        Err(error) => {
+            let Some(selection) = settings.selection.without_functions(&error.to_string()) else { return Err(error) };
+            let settings = Settings { selection, ..settings };
+            Ok((Programs::load(&settings, transport)?, settings))
+        }
+    }
+}
+
 /// Loaded programs, not attached yet. Loading needs privileges and fails where they are missing.
 #[derive(Debug)]
 #[must_use = "loaded programs record nothing until they are started"]
@@ -249,6 +322,7 @@ pub struct Loaded {
     pub(super) shard_of: Vec<crate::event::ShardId>,
     pub(super) drain_interval: Duration,
     pub(super) duration: Option<Duration>,
+    pub(super) sampler: Option<Sampler>,
 }
 
 impl Loaded {
@@ -279,6 +353,7 @@ pub struct Attached {
     pub(super) shard_of: Vec<crate::event::ShardId>,
     pub(super) drain_interval: Duration,
     pub(super) duration: Option<Duration>,
+    pub(super) sampler: Option<Sampler>,
     pub(super) decoder: Decoder,
     /// Those of before.
     pub(super) tasks: Vec<Task>,

@@ -6,9 +6,10 @@ use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use super::builder::CollectorBuilder;
-use super::probes::{self, Vmlinux};
+use super::probes::{self, Vmlinux, Wanted};
 use super::shards::ShardPolicy;
 use crate::error::{Error, Result};
+use crate::event::Kind;
 use crate::source::{Probe, Transport};
 use crate::system::{self, Cgroups, Host};
 
@@ -172,13 +173,19 @@ fn kernel_types(sys: &Path) -> Check {
     }
 }
 
+/// Every event that there is.
+fn all() -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().filter(|kind| kind.is_selectable())
+}
+
 /// Loads and attaches all programs, and lets go of them.
 fn programs(sys: &Path) -> (Vec<Check>, Vec<Probe>) {
-    let attach = || CollectorBuilder::default().shards(ShardPolicy::Single).load()?.attach();
+    let attach =
+        || CollectorBuilder::default().shards(ShardPolicy::Single).events_where_possible(all()).load()?.attach();
     match attach() {
         Ok(attached) => {
             let on = attached.meta.probes.iter().filter(|probe| probe.on).count();
-            let limited = attached.meta.probes.iter().any(|probe| probe.why.is_some());
+            let limited = attached.meta.probes.iter().any(|probe| probe.kind.is_default() && probe.why.is_some());
             let state = if limited { State::Limited } else { State::Ok };
             let check =
                 Check::new(Aspect::Programs, state, format!("the kernel takes them; {on} events can be recorded"));
@@ -216,7 +223,8 @@ fn transport(transport: Transport, no_arena: Option<&str>) -> Check {
 
 /// The events that the kernel has, where none can be recorded.
 fn known(sys: &Path) -> Result<Vec<Probe>> {
-    let mut probes = probes::select(&Vmlinux::read(&system::btf_path(sys)?)?, None)?.probes;
+    let wanted = Wanted { possible: all().collect(), ..Wanted::default() };
+    let mut probes = probes::select(&Vmlinux::read(&system::btf_path(sys)?)?, &wanted)?.probes;
     for probe in probes.iter_mut().filter(|probe| probe.on) {
         (probe.on, probe.why) = (false, Some("the programs cannot be loaded".into()));
     }

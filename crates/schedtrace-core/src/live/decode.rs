@@ -1,4 +1,6 @@
-//! From wire records to events. The only file that knows the wire's structs.
+//! From wire records to events. The only module that knows the wire's structs.
+
+mod declared;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,11 +11,12 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::kernel::Settings;
 use crate::event::{
-    CgroupId, Comm, Context, Cpu, Event, EventKind, Exec, Exit, Fork, Kind, Migrate, Nanos, ShardId, Snapshot, Switch,
-    Task, TaskId, TaskState, WakeupNew, Waking,
+    CgroupId, Comm, Context, Cpu, Event, EventKind, Exec, Exit, Fork, Kind, Migrate, Name, NameId, Nanos, ShardId,
+    Snapshot, Switch, Task, TaskId, TaskState, WakeupNew, Waking,
 };
 
-const _: () = assert!(Kind::COUNT == wire::KINDS);
+/// Those that come over the wire have the numbers that the kernel's programs know; those that follow are made here.
+const _: () = assert!(Kind::ScxCpuperf as usize + 1 == wire::KINDS && Kind::Wakeup as u8 == rec_type::WAKEUP);
 
 /// What one record says.
 #[derive(Debug, PartialEq)]
@@ -26,8 +29,10 @@ pub(super) enum Decoded {
         cpu: Cpu,
         from: Nanos,
         until: Nanos,
-        totals: [u64; Kind::COUNT],
+        totals: PerKind,
     },
+    /// A text, and the moment at which it was told.
+    Name(Name),
     /// Too short, or of a type that is not known.
     Unreadable,
 }
@@ -141,12 +146,20 @@ impl Decoder {
                 cpu: Cpu(record.cpu),
                 from: Nanos(record.from),
                 until: Nanos(record.until),
-                totals: record.lost,
+                totals: all_kinds(&record.lost),
+            }),
+            rec_type::NAME => read(words).map(|record: wire::NameRecord| {
+                Decoded::Name(Name::new(NameId(record.id), Nanos(record.ts), &record.text))
             }),
             _ => {
+                // Behind the record's own parts.
+                let own = if flags & wire::WIDE == 0 { 1 } else { 2 };
                 let who = |part: usize| words.get(part * PART_BYTES / 8..).and_then(read::<wire::Who>);
-                let who = if flags & wire::RAW != 0 { who(1).zip(who(2)) } else { None };
-                let event = event(kind, words, |id, second| self.resolve(id, second, who));
+                let who = if flags & wire::RAW != 0 { who(own).zip(who(own + 1)) } else { None };
+                let event = match kind {
+                    ..=rec_type::RENAME => event(kind, words, |id, second| self.resolve(id, second, who)),
+                    _ => declared::event(kind, words, |id| self.resolve(id, false, who)),
+                };
                 if let Some(Event { kind: EventKind::Free { task }, .. }) = event {
                     self.nameless.forget(task);
                 }
@@ -283,7 +296,7 @@ pub(super) const PART_BYTES: usize = size_of::<wire::Switch>();
 #[inline(always)]
 pub(super) fn parts(head: u64) -> u64 {
     let [_, flags, ..] = head.to_le_bytes();
-    if flags & wire::RAW == 0 { 1 } else { 3 }
+    1 + u64::from(flags & wire::WIDE != 0) + if flags & wire::RAW != 0 { 2 } else { 0 }
 }
 
 /// Whether the part that begins with this word was written on an even lap of its log, or on an odd one. One that was never
@@ -376,12 +389,20 @@ pub(super) fn encode(event: &Event) -> Option<[u8; PART_BYTES]> {
         EventKind::Exit(e) => life(rec_type::EXIT, if e.group_dead { wire::EXIT_GROUP_DEAD } else { 0 }, e.task, 0, 0),
         EventKind::Free { task } => life(rec_type::FREE, 0, task, 0, 0),
         EventKind::Rename { task } => life(rec_type::RENAME, 0, task, 0, 0),
-        EventKind::Snapshot(_) => return None,
+        // A simulated machine makes none of the others.
+        _ => return None,
     })
 }
 
 /// Per kind, a count.
 pub(super) type PerKind = [u64; Kind::COUNT];
+
+/// What the kernel counts, which knows fewer kinds than there are.
+fn all_kinds(counts: &[u64; wire::KINDS]) -> PerKind {
+    let mut all = [0; Kind::COUNT];
+    all[..wire::KINDS].copy_from_slice(counts);
+    all
+}
 
 /// What the kernel programs counted on one CPU.
 #[derive(Debug)]
@@ -402,6 +423,7 @@ pub(super) fn counters(bytes: &[u8]) -> Vec<Counters> {
 
 fn read_counters((cpu, state): (Cpu, wire::CpuState)) -> Counters {
     let wire::CpuState { emitted, lost, passed_over, loss_from, loss_until, .. } = state;
+    let [emitted, lost, passed_over] = [emitted, lost, passed_over].map(|counts| all_kinds(&counts));
     Counters { cpu, emitted, lost, passed_over, untold: (Nanos(loss_from), Nanos(loss_until)) }
 }
 
@@ -430,8 +452,14 @@ pub(super) fn settings(settings: &Settings, wake_at: u64, log_parts: usize) -> V
     let probes = &settings.selection.probes;
     let settings = wire::Settings {
         wake_at,
+        life_wake_at: (settings.plan.lifecycle_bytes as f64 * settings.wake_at) as u64,
         nr_cpus: settings.cpu_numbers as u32,
         kinds: probes.iter().filter(|probe| probe.on).fold(0, |bits, probe| bits | 1 << probe.kind as u32),
+        calls: settings.calls.iter().fold([0; 8], |mut bits, &call| {
+            bits.get_mut(call as usize / 64).map(|word| *word |= 1 << (call % 64));
+            bits
+        }),
+        layer_at: settings.layers.as_ref().map_or(0, |layers| layers.at + 1),
         log_parts: log_parts as u32,
         fail_ids_every: settings.fail_ids_every,
         filter_pids: settings.filter_pids.into(),

@@ -6,38 +6,22 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{ErrorKind, Iter, Link, MapCore, MapFlags, MapHandle, MapType, PrintLevel};
+use libbpf_rs::skel::{OpenSkel, Skel as _, SkelBuilder};
+use libbpf_rs::{ErrorKind, Iter, Link, MapCore, MapFlags, MapHandle, MapType, PrintLevel, ProgramMut};
 use schedtrace_bpf::{ArenaSkel, ArenaSkelBuilder, RingSkel, RingSkelBuilder};
 
 use super::arena::Arena;
 use super::decode::{self, Counters, CpuSetting, PerKind};
+use super::layers::Layers;
 use super::log::Logs;
-use super::probes::{SELECTABLE, Selection};
+use super::perf;
+use super::probes::{Needs, Program, Selection};
 use super::ring::Ring;
 use super::shard::Records;
 use super::shards::{LogPlan, Plan};
 use crate::error::{Error, Result};
-use crate::event::{CgroupId, Cpu, Kind, ShardId};
+use crate::event::{CgroupId, Cpu, EventGroup, Kind, ShardId};
 use crate::source::{RingInfo, Transport};
-
-/// The program of a selectable kind, borrowed as the tokens before `progs` say.
-macro_rules! program {
-    ([$($borrow:tt)+] $progs:expr, $kind:expr) => {
-        match $kind {
-            Kind::Switch => $($borrow)+ $progs.sched_switch,
-            Kind::Waking => $($borrow)+ $progs.sched_waking,
-            Kind::WakeupNew => $($borrow)+ $progs.sched_wakeup_new,
-            Kind::Migrate => $($borrow)+ $progs.sched_migrate_task,
-            Kind::Fork => $($borrow)+ $progs.sched_process_fork,
-            Kind::Exec => $($borrow)+ $progs.sched_process_exec,
-            Kind::Exit => $($borrow)+ $progs.sched_process_exit,
-            Kind::Free => $($borrow)+ $progs.sched_process_free,
-            // Neither a snapshot nor an identity has a tracepoint, and neither is selectable.
-            Kind::Rename | Kind::Snapshot | Kind::Identity => $($borrow)+ $progs.task_rename,
-        }
-    };
-}
 
 /// The skeleton of either object: they have the same programs, and the same maps but for those of the transport.
 enum Skel {
@@ -60,9 +44,23 @@ macro_rules! configure {
     ($open:ident, $settings:ident, $wake_at:expr, $log_parts:expr) => {{
         $open.maps.lifecycle.set_max_entries($settings.plan.lifecycle_bytes as u32)?;
         $open.maps.data_cpus.set_value_size(($settings.cpu_numbers * decode::CPU_STATE_BYTES) as u32)?;
-        $open.maps.rodata.set_initial_value(&decode::settings($settings, $wake_at, $log_parts))?;
-        for kind in SELECTABLE {
-            program!([&mut] $open.progs, kind).set_autoload($settings.selection.programs.contains(&kind));
+        $open.maps.rodata_settings.set_initial_value(&decode::settings($settings, $wake_at, $log_parts))?;
+        for mut program in $open.open_object_mut().progs_mut() {
+            let name = program.name().to_owned();
+            let is_wanted = |wanted: &&Program| name == wanted.name;
+            program.set_autoload(name == "list_tasks" || $settings.selection.programs.iter().any(is_wanted));
+        }
+        // What no program touches takes no memory.
+        let loads =
+            |group| $settings.selection.programs.iter().any(|p| p.kinds.iter().any(|kind| kind.group() == group));
+        let calls = loads(EventGroup::Syscalls);
+        $open.maps.names.set_autocreate($settings.selection.programs.iter().any(|program| program.tells_names()))?;
+        $open.maps.requests.set_autocreate(loads(EventGroup::Block))?;
+        $open.maps.calls.set_autocreate(calls)?;
+        $open.maps.queued.set_autocreate(loads(EventGroup::SchedExt))?;
+        match $settings.layers.as_ref() {
+            Some(layers) => $open.maps.layers.reuse_fd(layers.map.as_fd())?,
+            None => $open.maps.layers.set_autocreate(loads(EventGroup::SchedExt))?,
         }
     }};
 }
@@ -90,6 +88,12 @@ pub(super) struct Settings {
     pub(super) fail_ids_every: u32,
     pub(super) late_every: u32,
     pub(super) weak_order: bool,
+    /// The system calls whose durations are recorded, by their numbers.
+    pub(super) calls: Vec<u32>,
+    /// Where scx_layered has the layers of tasks, if it runs.
+    pub(super) layers: Option<Layers>,
+    /// The CPUs that are there.
+    pub(super) online: Vec<Cpu>,
 }
 
 /// What records travel through.
@@ -107,7 +111,9 @@ pub(super) struct Programs {
     links: Vec<Link>,
     skel: Skel,
     ways: Ways,
-    programs: Vec<Kind>,
+    programs: Vec<&'static Program>,
+    online: Vec<Cpu>,
+    kinds: Vec<Kind>,
     lifecycle_bytes: usize,
     preempt_count_from_rq: i64,
     no_arena: Option<String>,
@@ -120,7 +126,7 @@ impl std::fmt::Debug for Programs {
 }
 
 /// An error of libbpf, as one that says what to do.
-fn refused(step: &str) -> impl FnOnce(libbpf_rs::Error) -> Error {
+pub(super) fn refused(step: &str) -> impl FnOnce(libbpf_rs::Error) -> Error {
     let step = step.to_owned();
     move |error| match error.kind() {
         ErrorKind::PermissionDenied => Error::Privilege { why: format!("{step} was refused ({error})") },
@@ -226,6 +232,8 @@ impl Programs {
             skel,
             ways,
             programs: settings.selection.programs.clone(),
+            online: settings.online.clone(),
+            kinds: settings.selection.kinds(),
             lifecycle_bytes: settings.plan.lifecycle_bytes,
             preempt_count_from_rq: settings.preempt_count_from_rq.unwrap_or(0),
             no_arena: None,
@@ -247,14 +255,27 @@ impl Programs {
         self.no_arena.as_deref()
     }
 
+    /// Does something with each loaded program, in the order of [`PROGRAMS`](super::probes::PROGRAMS) turned round.
+    fn each<T>(&self, mut each: impl FnMut(&'static Program, ProgramMut<'_>) -> Result<T>) -> Result<Vec<T>> {
+        let object = either!(&self.skel, skel => skel.object());
+        let by_name = |program: &Program| object.progs_mut().find(|found| found.name() == program.name);
+        let loaded = self.programs.iter().rev().filter_map(|&program| Some((program, by_name(program)?)));
+        loaded.map(|(program, found)| each(program, found)).collect()
+    }
+
     /// Attaches every loaded program; they stay silent until enabled. The frequent ones come last, so that attaching
     /// does not record itself.
     pub(super) fn attach(&mut self) -> Result<()> {
-        for &kind in self.programs.iter().rev() {
-            let step = format!("attaching to the {kind} tracepoint");
-            let link = either!(&self.skel, skel => program!([&] skel.progs, kind).attach());
-            self.links.push(link.map_err(refused(&step))?);
-        }
+        let links = self.each(|program, loaded| {
+            let step = format!("attaching to {}", program.needs.text());
+            match program.needs {
+                Needs::PerfEvent => perf::attach(&loaded, &self.online, &step),
+                Needs::Tracepoint(_) | Needs::Function(_) => {
+                    loaded.attach().map(|link| vec![link]).map_err(refused(&step))
+                }
+            }
+        })?;
+        self.links = links.into_iter().flatten().collect();
         Ok(())
     }
 
@@ -359,18 +380,19 @@ impl Programs {
     /// (`bpf_prog_show_fdinfo()` in `kernel/bpf/syscall.c`). None where the kernel does not say.
     pub(super) fn nested(&self) -> Option<PerKind> {
         let mut nested = [0; Kind::COUNT];
-        for &kind in &self.programs {
-            let fd = either!(&self.skel, skel => program!([&] skel.progs, kind).as_fd().as_raw_fd());
-            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            let misses = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
-            nested[kind as usize] = misses.trim().parse().ok()?;
+        let misses = self.each(|program, loaded| {
+            let misses = recursion_misses(loaded.as_fd().as_raw_fd());
+            Ok(program.kinds.first().copied().zip(misses))
+        });
+        for (kind, misses) in misses.ok()?.into_iter().collect::<Option<Vec<_>>>()? {
+            nested[kind as usize] += misses;
         }
         Some(nested)
     }
 
-    /// The kinds whose programs are loaded, whether their events are recorded or not.
-    pub(super) fn kinds(&self) -> &[Kind] {
-        &self.programs
+    /// The kinds whose programs are loaded, as far as they are recorded or keep identities true.
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        self.kinds.clone()
     }
 
     /// The rings and the CPUs that share each.
@@ -386,6 +408,12 @@ impl Programs {
         let lifecycle = RingInfo { shard: ShardId::LIFECYCLE, cpus: Vec::new(), bytes: self.lifecycle_bytes as u64 };
         shards.chain([lifecycle]).collect()
     }
+}
+
+/// How often the kernel skipped a program.
+fn recursion_misses(fd: i32) -> Option<u64> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
 /// Gives whatever is behind it the whole run of the process to live: a skeleton borrows this slot, which is one pointer

@@ -25,22 +25,22 @@ impl Ledger {
     /// The ring that takes the events of a kind from a CPU.
     fn ring(&self, kind: Kind, cpu: Cpu) -> ShardId {
         match kind {
-            Kind::Switch | Kind::Waking | Kind::WakeupNew | Kind::Migrate => {
-                self.shard_of.get(usize::from(cpu.0)).copied().unwrap_or(ShardId(0))
+            Kind::Fork | Kind::Exec | Kind::Exit | Kind::Free | Kind::Rename | Kind::Snapshot | Kind::Identity => {
+                ShardId::LIFECYCLE
             }
-            _ => ShardId::LIFECYCLE,
+            _ => self.shard_of.get(usize::from(cpu.0)).copied().unwrap_or(ShardId(0)),
         }
     }
 
     /// What was read from a ring.
     pub(super) fn delivered(&mut self, shard: ShardId, counts: &PerKind) {
-        let sums = self.delivered.entry(shard).or_default();
+        let sums = self.delivered.entry(shard).or_insert([0; Kind::COUNT]);
         sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
     }
 
     /// What is new in these totals.
     pub(super) fn lost(&mut self, cpu: Cpu, totals: PerKind, from: Nanos, until: Nanos, out: &mut Vec<Loss>) {
-        let mut told = *self.told.entry(cpu).or_default();
+        let mut told = *self.told.entry(cpu).or_insert([0; Kind::COUNT]);
         for (kind, (&total, told)) in Kind::ALL.into_iter().zip(totals.iter().zip(&mut told)) {
             if total > *told {
                 let (place, count) = (LossPlace::Ring(self.ring(kind, cpu)), total - *told);

@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering;
 
 use super::arena::Arena;
 use super::decode::{LOG, PART_BYTES, is_of_lap, parts};
-use super::ring::{Drained, MAX_WORDS, Ring};
+use super::ring::{Drained, Ring};
 
 const PART_WORDS: usize = PART_BYTES / 8;
+/// No record in a log has more parts: one of two, and who its tasks are.
+const MAX_PARTS: usize = 4;
 /// Room is given back to the programs after this many parts, not after each record.
 const RELEASE_EVERY: u64 = 4096;
 
@@ -123,12 +125,12 @@ impl Log {
         match parts(first[0]) {
             1 => record(&first),
             count => {
-                let mut words = [0; MAX_WORDS];
+                let mut words = [0; MAX_PARTS * PART_WORDS];
                 for (at, words) in (0..).zip(words.chunks_exact_mut(PART_WORDS).take(count as usize)) {
                     let part: [_; PART_WORDS] = arena.words(self.offset_of(self.position + at));
                     words.iter_mut().zip(part).for_each(|(word, from)| *word = from.load(Ordering::Relaxed));
                 }
-                record(&words[..(count as usize * PART_WORDS).min(MAX_WORDS)]);
+                record(&words[..(count as usize).min(MAX_PARTS) * PART_WORDS]);
             }
         }
         self.position += parts(first[0]);

@@ -26,11 +26,14 @@ mod builder;
 mod capabilities;
 mod decode;
 mod kernel;
+mod layers;
 mod ledger;
 mod log;
+mod perf;
 mod probes;
 mod ring;
 mod running;
+mod sampler;
 mod shard;
 mod shards;
 #[cfg(feature = "synthetic")]

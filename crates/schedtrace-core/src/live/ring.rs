@@ -17,7 +17,7 @@ const BUSY: u32 = 1 << 31;
 const DISCARD: u32 = 1 << 30;
 pub(super) const HEADER: u64 = 8;
 /// No record is longer: the longest is the loss record.
-pub(super) const MAX_WORDS: usize = 20;
+pub(super) const MAX_WORDS: usize = 50;
 /// Space is given back to the kernel after this many bytes, not after each record.
 const RELEASE_EVERY: u64 = 64 * 1024;
 

@@ -15,7 +15,7 @@ use super::kernel::Programs;
 use super::ledger::Ledger;
 use super::shard::{Chunk, Finish, Pace, Shard, now};
 use crate::error::{Error, Result};
-use crate::event::{Batch, Cgroup, CgroupId, Event, Kind, Loss, LossPlace, Nanos, ShardId, Task};
+use crate::event::{Batch, Cgroup, CgroupId, Event, Kind, Loss, LossPlace, Name, Nanos, ShardId, Task};
 use crate::merge::Merge;
 use crate::source::{Meta, Poll, Source};
 use crate::system::{Cgroups, ClockSnapshot};
@@ -116,17 +116,19 @@ impl Collector {
     fn detach(&mut self) -> Result<()> {
         self.programs.enable(false)?;
         self.programs.detach();
-        self.meta.ended = Some(now());
+        let ended = now();
+        self.meta.ended = Some(ended);
         self.meta.clocks.push(ClockSnapshot::now());
-        self.shards.finish.tell();
+        self.shards.finish.tell(ended);
         self.phase = Phase::Draining;
         Ok(())
     }
 
     /// Takes one chunk in.
     fn take(&mut self, chunk: Chunk) {
-        let Chunk { shard, until, events, tasks, lost, full, delivered } = chunk;
+        let Chunk { shard, until, events, tasks, names, lost, full, delivered } = chunk;
         self.held.tasks.extend(tasks);
+        self.held.names.extend(names);
         self.held.lost.extend(lost);
         self.ledger.delivered(shard, &delivered);
         for ring in full {
@@ -160,7 +162,7 @@ impl Collector {
             self.ledger.lost(*cpu, *lost, from, *until, &mut self.held.lost);
         }
         self.nested.check(Nanos::ZERO, || self.programs.nested(), &mut self.held.lost);
-        let kinds: Vec<_> = self.programs.kinds().iter().copied().chain([Kind::Identity]).collect();
+        let kinds: Vec<_> = self.programs.kinds().into_iter().chain([Kind::Identity]).collect();
         self.meta.accounts = self.ledger.accounts(&counters, &kinds);
         self.shards.ids.iter().for_each(|&shard| self.merge.close(shard));
         Ok(())
@@ -228,7 +230,7 @@ impl Shards {
 
 impl Drop for Shards {
     fn drop(&mut self) {
-        self.finish.tell();
+        self.finish.tell(now());
         // A shard that waits for room in the channel sees that nobody takes from it any more.
         self.chunks = crossbeam_channel::never();
         for thread in self.threads.drain(..) {
@@ -241,6 +243,7 @@ impl Drop for Shards {
 #[derive(Debug)]
 struct Held {
     tasks: Vec<Task>,
+    names: Vec<Name>,
     lost: Vec<Loss>,
     cgroups: Option<Cgroups>,
     named: HashSet<CgroupId>,
@@ -252,13 +255,14 @@ impl Held {
     /// A cgroup that a scan did not find after this long is gone.
     const LOOK_FOR: Duration = Duration::from_secs(2);
 
-    /// Moves identities that hold before the end of `batch`, and all losses, into it.
+    /// Moves identities and names that hold before the end of `batch`, and all losses, into it.
     fn release(&mut self, batch: &mut Batch) {
         let until = batch.until;
         let (now, later): (Vec<_>, Vec<_>) = self.tasks.drain(..).partition(|task| task.since < until);
         self.tasks = later;
         batch.tasks = now;
         batch.tasks.sort_by_key(|task| task.since);
+        batch.names = self.names.extract_if(.., |name| name.since < until).collect();
         batch.lost = std::mem::take(&mut self.lost);
         self.name_cgroups(batch);
     }
@@ -312,7 +316,7 @@ impl Nested {
 
 /// Lists the tasks and attaches; starts no thread.
 pub(super) fn attach(loaded: Loaded) -> Result<Attached> {
-    let Loaded { mut programs, mut meta, shard_of, drain_interval, duration } = loaded;
+    let Loaded { mut programs, mut meta, shard_of, drain_interval, duration, sampler } = loaded;
     let decoder = Decoder::new(Arc::new(Nameless::default()), std::process::id());
     let (tasks, _) = decoder.listing(&programs.list_tasks()?);
     if !programs.check_preempt_count()? {
@@ -328,12 +332,13 @@ pub(super) fn attach(loaded: Loaded) -> Result<Attached> {
         }
     }
     programs.attach()?;
-    Ok(Attached { programs, meta, shard_of, drain_interval, duration, decoder, tasks })
+    Ok(Attached { programs, meta, shard_of, drain_interval, duration, sampler, decoder, tasks })
 }
 
 /// Lets the programs record, lists what each task is doing, and sets the shards going.
 pub(super) fn start(attached: Attached) -> Result<Collector> {
-    let Attached { mut programs, mut meta, shard_of, drain_interval, duration, decoder, tasks: mut before } = attached;
+    let Attached { mut programs, mut meta, shard_of, drain_interval, duration, sampler, decoder, .. } = attached;
+    let mut before = attached.tasks;
     if !meta.filters.pids.is_empty() {
         // Listing is what selects tasks, and those that descend from the processes must be selected before the start.
         // Some may have come since the programs were attached.
@@ -352,7 +357,8 @@ pub(super) fn start(attached: Attached) -> Result<Collector> {
     let finish = Finish::new().map(Arc::new).map_err(failed_to_start)?;
     let rings = programs.records()?;
     // Identity and lifecycle come first among events of one time.
-    let ids: Vec<_> = rings.iter().rev().map(|(shard, ..)| *shard).collect();
+    let mut ids: Vec<_> = rings.iter().rev().map(|(shard, ..)| *shard).collect();
+    ids.extend(sampler.as_ref().map(|_| ShardId::SYSTEM));
     let mut merge = Merge::new(ids.iter().copied());
     merge.push(ShardId::LIFECYCLE, snapshot, meta.started);
     let (sender, chunks) = crossbeam_channel::bounded(CHUNKS_PER_SHARD * rings.len());
@@ -366,11 +372,27 @@ pub(super) fn start(attached: Attached) -> Result<Collector> {
         let thread = std::thread::Builder::new().name(name).spawn(move || shard.run(&sender));
         shards.threads.push(thread.map_err(failed_to_start)?);
     }
+    if let Some(sampler) = sampler {
+        let (finish, started) = (Arc::clone(&shards.finish), meta.started);
+        let thread = std::thread::Builder::new().name("st-sampler".into());
+        let thread = thread.spawn(move || sampler.run(started, pace, &finish, &sender));
+        shards.threads.push(thread.map_err(failed_to_start)?);
+    } else {
+        // The channel ends with the last shard.
+        drop(sender);
+    }
     let cgroups = Cgroups::find(Path::new("/")).ok();
     let tasks = newest(before.into_iter().chain(after));
     Ok(Collector {
         nested: Nested { told: [0; Kind::COUNT], since: meta.started },
-        held: Held { tasks, lost: Vec::new(), cgroups, named: HashSet::new(), nameless: HashMap::new() },
+        held: Held {
+            tasks,
+            names: Vec::new(),
+            lost: Vec::new(),
+            cgroups,
+            named: HashSet::new(),
+            nameless: HashMap::new(),
+        },
         ledger: Ledger::new(shard_of),
         ends,
         phase: Phase::Running,

@@ -1,6 +1,6 @@
 //! One thread per shard: poll -> decode -> a chunk of events with a watermark.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::decode::{Decoded, Decoder, PerKind};
 use super::log::Logs;
 use super::ring::{Drained, Ring};
-use crate::event::{Cpu, Event, Kind, Loss, LossPlace, Nanos, ShardId, Task};
+use crate::event::{Cpu, Event, Kind, Loss, LossPlace, Name, Nanos, ShardId, Task};
 
 /// What a shard delivers at a time.
 #[derive(Debug)]
@@ -22,10 +22,18 @@ pub(super) struct Chunk {
     pub(super) until: Nanos,
     pub(super) events: Vec<Event>,
     pub(super) tasks: Vec<Task>,
+    pub(super) names: Vec<Name>,
     pub(super) lost: Vec<Loss>,
     pub(super) full: Vec<FullRing>,
     /// Records that were read, per kind.
     pub(super) delivered: PerKind,
+}
+
+impl Chunk {
+    pub(super) fn empty(shard: ShardId) -> Self {
+        let (events, tasks, names, lost, full) = Default::default();
+        Self { shard, until: Nanos::ZERO, events, tasks, names, lost, full, delivered: [0; Kind::COUNT] }
+    }
 }
 
 /// The most records of a chunk: what a full ring holds comes in pieces, so that memory stays bounded.
@@ -45,13 +53,16 @@ pub(super) struct FullRing {
 pub(super) struct Finish {
     asked: AtomicBool,
     now: AtomicBool,
+    /// When the recording ended, once that was told.
+    pub(super) ended: AtomicU64,
     bell: OwnedFd,
 }
 
 impl Finish {
     pub(super) fn new() -> std::io::Result<Self> {
         let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-        Ok(Self { asked: AtomicBool::new(false), now: AtomicBool::new(false), bell })
+        let (asked, now, ended) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
+        Ok(Self { asked, now, ended, bell })
     }
 
     /// Asks whoever takes the chunks, who is woken by the next one of them: each shard reads its ring at once.
@@ -65,9 +76,14 @@ impl Finish {
     }
 
     /// Tells all shards to read what is left and to end.
-    pub(super) fn tell(&self) {
+    pub(super) fn tell(&self, ended: Nanos) {
+        self.ended.store(ended.0, Ordering::Release);
         self.now.store(true, Ordering::Release);
         self.ring();
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.now.load(Ordering::Acquire)
     }
 
     fn ring(&self) {
@@ -179,12 +195,12 @@ pub(super) struct Shard {
 impl Shard {
     /// Reads until told to finish, or until nobody wants the chunks any more.
     pub(super) fn run(mut self, chunks: &Sender<Chunk>) -> std::io::Result<()> {
-        let epoll = self.epoll()?;
+        let alarm = Alarm::new(&self.finish, Some(self.wakes.as_fd()), Arc::clone(&self.pace))?;
         let mut chunk = self.chunk();
         let mut last = now();
         let mut patience = 1_000_000_u32;
         loop {
-            let finishing = self.finish.now.load(Ordering::Acquire);
+            let finishing = self.finish.is_told();
             // The clock comes before the position: a record that is older than the clock was reserved before it.
             let clock = now();
             self.records.look();
@@ -221,36 +237,44 @@ impl Shard {
             }
             self.pace.saw(seen, last, clock);
             last = clock;
-            self.wait(&epoll);
+            alarm.wait();
         }
     }
 
     fn chunk(&self) -> Chunk {
-        let (events, tasks, lost, full) = Default::default();
-        Chunk { shard: self.id, until: Nanos::ZERO, events, tasks, lost, full, delivered: [0; Kind::COUNT] }
+        Chunk::empty(self.id)
     }
 
     /// An empty chunk with room for as many events as came last.
     fn chunk_like(&self, last: &Chunk) -> Chunk {
         Chunk { events: Vec::with_capacity(last.events.len()), ..self.chunk() }
     }
+}
 
+/// Wakes a thread that makes chunks.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    epoll: OwnedFd,
+    pace: Arc<Pace>,
+}
+
+impl Alarm {
     /// Edge-triggered: a ring that merely holds something must not wake us, or every wait would end at once.
-    fn epoll(&self) -> std::io::Result<OwnedFd> {
+    pub(super) fn new(finish: &Finish, wakes: Option<BorrowedFd<'_>>, pace: Arc<Pace>) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let flags = epoll::EventFlags::IN;
-        let data = epoll::EventData::new_u64;
-        epoll::add(&epoll, self.wakes.as_fd(), data(0), flags | epoll::EventFlags::ET)?;
-        epoll::add(&epoll, self.finish.bell.as_fd(), data(1), flags | epoll::EventFlags::ET)?;
-        Ok(epoll)
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        for (data, fd) in (0..).zip(wakes.into_iter().chain([finish.bell.as_fd()])) {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(data), flags)?;
+        }
+        Ok(Self { epoll, pace })
     }
 
     /// Until the ring's fill threshold, the next look, or the end.
-    fn wait(&self, epoll: &OwnedFd) {
+    pub(super) fn wait(&self) {
         let wait = self.pace.wait(now());
         let timeout = rustix::time::Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() };
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
-        if let Err(error) = epoll::wait(epoll, &mut events[..], Some(&timeout))
+        if let Err(error) = epoll::wait(&self.epoll, &mut events[..], Some(&timeout))
             && error != rustix::io::Errno::INTR
         {
             tracing::warn!("epoll_wait: {error}");
@@ -269,6 +293,7 @@ fn take(decoder: &Decoder, words: &[u64], clock: Nanos, chunk: &mut Chunk) {
             chunk.delivered[Kind::Identity as usize] += 1;
             chunk.tasks.extend(given.into_iter().chain([task]));
         }
+        Decoded::Name(name) => chunk.names.push(name),
         Decoded::Loss { cpu, from, until, totals } => chunk.full.push(FullRing { cpu, from, until, totals }),
         Decoded::Unreadable => {
             let place = LossPlace::Decode(chunk.shard);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::event::{Batch, Cgroup, EventKind, Kind, Loss, LossPlace, Nanos, Task, TaskId};
+use crate::event::{Batch, Cgroup, EventKind, Kind, Loss, LossPlace, Name, Nanos, Task, TaskId};
 
 /// Below this many records everything is carried over as it came; above, what a later record made superfluous goes.
 const COMPACT_FROM: usize = 1024;
@@ -13,7 +13,7 @@ const COMPACT_FROM: usize = 1024;
 /// the sink's next batch.
 ///
 /// A sink may be stuck for as long as a recording lasts. What is kept is therefore bounded by what lives, not by what
-/// happened: one identity per task that has not been freed, one path per cgroup, one loss per place and kind.
+/// happened: one identity per task that has not been freed, one path per cgroup, each name, one loss per place and kind.
 #[derive(Debug)]
 pub(super) struct Carry {
     sink: Arc<str>,
@@ -22,6 +22,7 @@ pub(super) struct Carry {
     until: Nanos,
     tasks: Vec<Task>,
     cgroups: Vec<Cgroup>,
+    names: Vec<Name>,
     lost: Vec<Loss>,
     /// Events turned away since the last delivery, by the number of their kind.
     missed: [Option<Loss>; Kind::COUNT],
@@ -39,6 +40,7 @@ impl Carry {
             until: Nanos::ZERO,
             tasks: Vec::new(),
             cgroups: Vec::new(),
+            names: Vec::new(),
             lost: Vec::new(),
             missed: [const { None }; Kind::COUNT],
             freed: HashSet::new(),
@@ -83,6 +85,7 @@ impl Carry {
         self.dropped += (batch.events.len() + batch.late.len()) as u64;
         self.tasks.extend_from_slice(&batch.tasks);
         self.cgroups.extend_from_slice(&batch.cgroups);
+        self.names.extend_from_slice(&batch.names);
         self.lost.extend_from_slice(&batch.lost);
         if self.len() >= self.compact_at {
             self.compact();
@@ -99,17 +102,19 @@ impl Carry {
             late: batch.late.clone(),
             tasks: this.tasks,
             cgroups: this.cgroups,
+            names: this.names,
             lost: this.lost,
         };
         merged.lost.extend(this.missed.into_iter().flatten());
         merged.tasks.extend_from_slice(&batch.tasks);
         merged.cgroups.extend_from_slice(&batch.cgroups);
+        merged.names.extend_from_slice(&batch.names);
         merged.lost.extend_from_slice(&batch.lost);
         merged
     }
 
     fn len(&self) -> usize {
-        self.tasks.len() + self.cgroups.len() + self.lost.len() + self.freed.len()
+        self.tasks.len() + self.cgroups.len() + self.names.len() + self.lost.len() + self.freed.len()
     }
 
     fn compact(&mut self) {
@@ -117,6 +122,7 @@ impl Carry {
         self.tasks.retain(|task| !freed.contains(&task.id));
         keep_last(&mut self.tasks, |task| task.id);
         keep_last(&mut self.cgroups, |cgroup| cgroup.id);
+        keep_last(&mut self.names, |name| name.id);
         let mut sums: HashMap<(LossPlace, Option<Kind>), usize> = HashMap::new();
         let mut lost: Vec<Loss> = Vec::new();
         for loss in self.lost.drain(..) {

@@ -63,13 +63,18 @@ fn as_optional_text<S: Serializer>(value: &Option<Error>, serializer: S) -> Resu
 }
 
 /// Counts what comes through. Once per event, so an array.
-#[derive(Default)]
 pub(super) struct Tally {
     events: [u64; Kind::COUNT],
     late: u64,
     batches: u64,
     lost: LossCounts,
     lost_total: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { events: [0; Kind::COUNT], late: 0, batches: 0, lost: LossCounts::default(), lost_total: 0 }
+    }
 }
 
 impl Tally {

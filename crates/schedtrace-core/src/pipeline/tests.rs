@@ -4,7 +4,9 @@ use std::sync::mpsc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Cgroup, CgroupId, Cpu, Event, EventKind, Kind, Loss, LossCount, LossPlace, Nanos, Task, TaskId};
+use crate::event::{
+    Cgroup, CgroupId, Cpu, Event, EventKind, Kind, Loss, LossCount, LossPlace, Name, NameId, Nanos, Task, TaskId,
+};
 use crate::source::MemorySource;
 
 /// What a sink was given, in order.
@@ -100,6 +102,7 @@ fn batch(n: u64) -> Batch {
         late: if n % 3 == 2 { vec![event(n * 100 - 150, EventKind::Rename { task: id })] } else { vec![] },
         tasks: vec![Task { id, ..Task::idle(Cpu(0)) }],
         cgroups: vec![Cgroup { id: CgroupId(n), path: "/".into() }],
+        names: vec![Name::new(NameId(n as u32), Nanos(n), b"name")],
         lost: vec![Loss { place: LossPlace::Nested, kind: None, count: 1, from: Nanos(0), until: Nanos(n) }],
     }
 }
@@ -193,6 +196,7 @@ fn a_slow_view_drops_events_and_is_told() {
     assert!(queue.iter().all(|loss| loss.from >= Nanos(50) && loss.until <= Nanos(1950)));
     assert_eq!(queue.iter().map(|loss| loss.count).sum::<u64>(), dropped);
     assert_eq!(shown.iter().map(|batch| batch.cgroups.len()).sum::<usize>(), 20);
+    assert_eq!(shown.iter().map(|batch| batch.names.len()).sum::<usize>(), 20);
     assert_eq!(shown.last().map(|batch| batch.until), Some(Nanos(2000)), "it knows how far time came");
     assert_eq!(summary.lost_total, 20, "a view's loss is its own");
     assert_eq!(summary.sinks[0].dropped, 0);

@@ -3,6 +3,8 @@
 mod cgroups;
 mod cpulist;
 pub mod procfs;
+#[cfg(feature = "live")]
+pub(crate) mod samples;
 mod topology;
 
 pub use cgroups::Cgroups;

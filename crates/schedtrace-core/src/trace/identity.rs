@@ -99,6 +99,7 @@ impl Identities {
             EventKind::Exit(e) => (e.task, e.task),
             EventKind::Rename { task } => (*task, *task),
             EventKind::Snapshot(e) => (e.task, e.task),
+            declared => declared.task().map_or((TaskId(0), TaskId(0)), |task| (task, task)),
         };
         let mut new = |task: TaskId| idle_cpu(task).filter(|cpu| self.idle.insert(*cpu));
         [new(a), new(b)].into_iter().flatten()

@@ -55,6 +55,7 @@
 
 mod column;
 mod commit;
+mod declared;
 mod footer;
 mod identity;
 mod info;

@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use rustix::fs::{FlockOperation, flock};
 
 use super::commit::{Commit, CommitState, Extent, Known, LOCK, MetaFile};
+use super::declared::Interner;
 use super::identity::idle_cpu;
 use super::info::{Completeness, TableInfo, TraceInfo, TraceState};
 use super::schema::{self, Note, Table};
@@ -49,6 +50,8 @@ const ATTEMPTS: usize = 4;
 #[derive(Debug)]
 pub struct TraceReader {
     dir: PathBuf,
+    tables: Vec<Table>,
+    names: Interner,
     meta: Meta,
     commit: Commit,
     state: TraceState,
@@ -73,9 +76,9 @@ impl TraceReader {
     /// it says of itself cannot be, [`Error::Io`] if it cannot be read.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref().to_owned();
-        MetaFile::read(&dir)?;
-        refuse_links(&dir)?;
-        let (commit, known, state) = state(&dir)?;
+        let tables = Table::of(&MetaFile::read(&dir)?.meta);
+        refuse_links(&dir, &tables)?;
+        let (commit, known, state) = state(&dir, &tables)?;
         // Again: what is known only at the end was written before the commit that says so.
         let mut meta = MetaFile::read(&dir)?.meta;
         if state == TraceState::Interrupted {
@@ -83,10 +86,25 @@ impl TraceReader {
         }
         // What was removed is not part of the recording any more.
         meta.started = meta.started.max(commit.totals.removed.until_ns);
-        let all_seqs = segments(&dir, &commit, known)?;
+        let all_seqs = segments(&dir, &tables, &commit, known)?;
         let seqs = all_seqs.iter().copied().collect();
         let (previous, open, delivered) = (None, None, Nanos::ZERO);
-        Ok(Self { dir, meta, commit, state, seqs, all_seqs, from: None, until: None, previous, open, delivered })
+        let names = Interner::default();
+        Ok(Self {
+            dir,
+            tables,
+            names,
+            meta,
+            commit,
+            state,
+            seqs,
+            all_seqs,
+            from: None,
+            until: None,
+            previous,
+            open,
+            delivered,
+        })
     }
 
     /// Reads only the segments in which something of the time between two moments may be; `None` is the trace's begin or
@@ -106,20 +124,20 @@ impl TraceReader {
         let mut extents = [Extent::default(); Table::COUNT];
         let mut segments = 0;
         for &seq in &self.all_seqs {
-            let Some(files) = SegmentFiles::open(&self.dir, seq)? else { continue };
+            let Some(files) = SegmentFiles::open(&self.dir, &self.tables, seq)? else { continue };
             segments += 1;
-            for (sum, extent) in extents.iter_mut().zip(&files.extents) {
+            for (table, extent) in self.tables.iter().zip(&files.extents) {
+                let sum = &mut extents[table.index()];
                 sum.bytes = sum.bytes.saturating_add(extent.bytes);
                 sum.rows = sum.rows.saturating_add(extent.rows);
             }
         }
-        let table = |(table, extent): (&Table, &Extent)| TableInfo {
-            name: table.name().to_owned(),
-            rows: extent.rows,
-            bytes: extent.bytes,
-            segments,
+        let table = |table: &Table| {
+            let Extent { rows, bytes } = extents[table.index()];
+            TableInfo { name: table.name().to_owned(), rows, bytes, segments }
         };
-        let tables: Vec<TableInfo> = Table::ALL.iter().zip(&extents).map(table).collect();
+        let tables: Vec<TableInfo> = self.tables.iter().map(table).collect();
+        let events = self.tables.iter().filter(|table| table.is_event());
         let documents = [super::commit::META, super::commit::COMMIT].map(|name| self.dir.join(name).metadata());
         let documents = documents.into_iter().filter_map(|metadata| Some(metadata.ok()?.len()));
         let totals = &self.commit.totals;
@@ -132,7 +150,7 @@ impl TraceReader {
             window: Window::new(from_ns, until_ns),
             bytes: tables.iter().map(|table| table.bytes).chain(documents).fold(0, u64::saturating_add),
             completeness: Completeness {
-                events: Table::EVENTS.iter().map(|t| extents[t.index()].rows).fold(0, u64::saturating_add),
+                events: events.map(|table| extents[table.index()].rows).fold(0, u64::saturating_add),
                 late: totals.late,
                 lost: totals.lost.clone(),
                 removed: totals.removed,
@@ -162,24 +180,24 @@ impl TraceReader {
     ///
     /// [`Error::Invalid`] if no table is called so; the module's documentation lists them.
     pub fn table(&self, name: &str) -> Result<TableReader> {
-        let table = Table::ALL.into_iter().find(|table| table.name() == name).ok_or_else(|| {
-            let all = Table::ALL.map(Table::name).join(", ");
-            Error::Invalid(format!("no table is called `{name}`: use one of {all}"))
+        let at = self.tables.iter().position(|table| table.name() == name).ok_or_else(|| {
+            let all: Vec<_> = self.tables.iter().map(|table| table.name()).collect();
+            Error::Invalid(format!("no table of this trace is called `{name}`: use one of {}", all.join(", ")))
         })?;
         let seqs = self.all_seqs.iter().copied().collect();
-        Ok(TableReader { dir: self.dir.clone(), table, seqs, rows: None })
+        Ok(TableReader { dir: self.dir.clone(), tables: self.tables.clone(), at, seqs, rows: None })
     }
 
     /// Opens the next segment that is wanted; none at the end.
     fn next_segment(&mut self) -> Result<Option<Segment>> {
         while let Some(seq) = self.seqs.pop_front() {
-            let Some(files) = SegmentFiles::open(&self.dir, seq)? else { continue };
+            let Some(files) = SegmentFiles::open(&self.dir, &self.tables, seq)? else { continue };
             if files.span.is_some_and(|span| span.is_outside(self.from, self.until)) {
                 continue;
             }
             let consecutive = self.previous.is_some_and(|previous| previous.checked_add(1) == Some(seq));
             self.previous = Some(seq);
-            return Ok(Segment::new(files, !consecutive));
+            return Ok(Segment::new(&self.tables, files, !consecutive));
         }
         Ok(None)
     }
@@ -191,7 +209,7 @@ impl TraceReader {
                 self.open = Some(segment);
                 continue;
             };
-            if let Some(batch) = segment.next(&mut self.delivered)? {
+            if let Some(batch) = segment.next(&mut self.delivered, &mut self.names)? {
                 return Ok(Some(batch));
             }
             self.open = None;
@@ -220,7 +238,9 @@ impl Source for TraceReader {
 #[derive(Debug)]
 pub struct TableReader {
     dir: PathBuf,
-    table: Table,
+    /// Those of the trace, and which of them this is.
+    tables: Vec<Table>,
+    at: usize,
     seqs: VecDeque<u32>,
     rows: Option<Rows>,
 }
@@ -229,7 +249,7 @@ impl TableReader {
     /// Its columns.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
-        self.table.schema()
+        self.tables[self.at].schema()
     }
 
     fn advance(&mut self) -> Result<Option<RecordBatch>> {
@@ -237,12 +257,12 @@ impl TableReader {
             if let Some(rows) = &mut self.rows
                 && let Some(batch) = rows.next()?
             {
-                let batch = with_schema(&self.table.schema(), &batch);
+                let batch = with_schema(&self.tables[self.at].schema(), &batch);
                 return batch.map(Some).map_err(|why| Error::damaged(rows.path(), why));
             }
             let Some(seq) = self.seqs.pop_front() else { return Ok(None) };
-            let files = SegmentFiles::open(&self.dir, seq)?;
-            self.rows = files.and_then(|files| files.tables.into_iter().nth(self.table.index()));
+            let files = SegmentFiles::open(&self.dir, &self.tables, seq)?;
+            self.rows = files.and_then(|files| files.tables.into_iter().nth(self.at));
         }
     }
 }
@@ -271,7 +291,7 @@ impl Iterator for TableReader {
 }
 
 /// The last commit, how much of it can be relied on, and whether the trace is finished, being recorded, or was interrupted.
-fn state(dir: &Path) -> Result<(Commit, Known, TraceState)> {
+fn state(dir: &Path, tables: &[Table]) -> Result<(Commit, Known, TraceState)> {
     let (mut commit, mut known) = Commit::read(dir)?;
     if commit.state == CommitState::Recording {
         if is_locked(dir)? {
@@ -281,7 +301,7 @@ fn state(dir: &Path) -> Result<(Commit, Known, TraceState)> {
         (commit, known) = Commit::read(dir)?;
     }
     if known == Known::Durable {
-        catch_up(dir, &mut commit)?;
+        catch_up(dir, tables, &mut commit)?;
     }
     let state = match commit.state {
         CommitState::Finished => TraceState::Finished,
@@ -293,10 +313,10 @@ fn state(dir: &Path) -> Result<(Commit, Known, TraceState)> {
 
 /// The files may have come further than the record of what is on the disk: a segment that it counts in part, and that
 /// came to rest since, is there as a whole.
-pub(super) fn catch_up(dir: &Path, commit: &mut Commit) -> Result<()> {
+pub(super) fn catch_up(dir: &Path, tables: &[Table], commit: &mut Commit) -> Result<()> {
     let Some(newest) = commit.segments.iter().map(|segment| segment.seq).max() else { return Ok(()) };
-    let at_rest = Table::ALL.map(|table| Parquet::open(parquet_path(dir, table, newest), table));
-    let at_rest = at_rest.into_iter().collect::<Result<Option<Vec<_>>>>()?;
+    let at_rest = tables.iter().map(|&table| Parquet::open(parquet_path(dir, table, newest), table));
+    let at_rest = at_rest.collect::<Result<Option<Vec<_>>>>()?;
     if let Some(span) = at_rest.and_then(|tables| tables.first().and_then(Parquet::span)) {
         commit.complete_until_ns = commit.complete_until_ns.max(span.until_ns);
     }
@@ -305,7 +325,8 @@ pub(super) fn catch_up(dir: &Path, commit: &mut Commit) -> Result<()> {
 
 /// Whether this is a trace that was interrupted and nobody records.
 pub(super) fn is_interrupted(dir: &Path) -> bool {
-    matches!(MetaFile::read(dir).and_then(|_| state(dir)), Ok((_, _, TraceState::Interrupted)))
+    let state = MetaFile::read(dir).and_then(|file| state(dir, &Table::of(&file.meta)));
+    matches!(state, Ok((_, _, TraceState::Interrupted)))
 }
 
 /// Whether somebody records into a directory.
@@ -316,8 +337,8 @@ fn is_locked(dir: &Path) -> Result<bool> {
 }
 
 /// A link in place of a folder would lead out of the trace.
-pub(super) fn refuse_links(dir: &Path) -> Result<()> {
-    for folder in Table::ALL.map(Table::folder).into_iter().chain([PathBuf::from("events")]) {
+pub(super) fn refuse_links(dir: &Path, tables: &[Table]) -> Result<()> {
+    for folder in tables.iter().map(|table| table.folder()).chain([PathBuf::from("events")]) {
         let path = dir.join(folder);
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
             return Err(Error::damaged(&path, "is a symbolic link, which is not followed"));
@@ -327,7 +348,7 @@ pub(super) fn refuse_links(dir: &Path) -> Result<()> {
 }
 
 /// The numbers of all segments, oldest first.
-pub(super) fn segments(dir: &Path, commit: &Commit, known: Known) -> Result<Vec<u32>> {
+pub(super) fn segments(dir: &Path, tables: &[Table], commit: &Commit, known: Known) -> Result<Vec<u32>> {
     let folder = dir.join(Table::Tasks.folder());
     let mut seqs: BTreeSet<u32> = commit.segments.iter().map(|segment| segment.seq).collect();
     let entries = match std::fs::read_dir(&folder) {
@@ -347,7 +368,7 @@ pub(super) fn segments(dir: &Path, commit: &Commit, known: Known) -> Result<Vec<
         seqs.retain(|seq| newest.is_none_or(|newest| *seq <= newest));
         let is_whole = |seq| {
             let there = |table| parquet_path(dir, table, seq).exists() || stream_path(dir, table, seq).exists();
-            Table::ALL.into_iter().all(there)
+            tables.iter().copied().all(there)
         };
         return Ok(seqs.into_iter().skip_while(|seq| !is_whole(*seq)).collect());
     }
@@ -364,19 +385,19 @@ struct SegmentFiles {
 
 impl SegmentFiles {
     /// Opens a segment wherever it is: each table at rest or in flight. None if it was removed meanwhile.
-    fn open(dir: &Path, seq: u32) -> Result<Option<Self>> {
+    fn open(dir: &Path, tables: &[Table], seq: u32) -> Result<Option<Self>> {
         let mut missing = Table::Switch;
         for _ in 0..ATTEMPTS {
             // At rest first: where not all tables are, the commit that is read next has their streams.
-            let parquet = Table::ALL.map(|table| Parquet::open(parquet_path(dir, table, seq), table));
-            let parquet = parquet.into_iter().collect::<Result<Vec<_>>>()?;
+            let parquet = tables.iter().map(|&table| Parquet::open(parquet_path(dir, table, seq), table));
+            let parquet = parquet.collect::<Result<Vec<_>>>()?;
             let commit = if parquet.iter().all(Option::is_some) { None } else { Some(Commit::read(dir)?.0) };
             if commit.as_ref().is_some_and(|commit| seq < commit.first_seq) {
                 return Ok(None);
             }
             let in_flight = commit.as_ref().and_then(|commit| commit.segment(seq));
             let mut files = Self { tables: Vec::new(), extents: Vec::new(), span: in_flight.map(|s| s.span) };
-            for (table, parquet) in Table::ALL.into_iter().zip(parquet) {
+            for (&table, parquet) in tables.iter().zip(parquet) {
                 missing = table;
                 // Some tables at rest are no help: all are, or the streams of all are still there.
                 if let Some(in_flight) = in_flight {
@@ -391,7 +412,7 @@ impl SegmentFiles {
                     files.tables.push(Rows::Parquet(Box::new(parquet)));
                 }
             }
-            if files.tables.len() == Table::COUNT {
+            if files.tables.len() == tables.len() {
                 return Ok(Some(files));
             }
         }
@@ -411,18 +432,18 @@ struct EventTable {
 
 impl EventTable {
     fn shard(&self) -> ShardId {
-        ShardId(self.table as u16)
+        ShardId(self.table.index() as u16)
     }
 
     /// Moves its next rows into the merge.
-    fn refill(&mut self, merge: &mut Merge<Event>) -> Result<()> {
+    fn refill(&mut self, names: &mut Interner, merge: &mut Merge<Event>) -> Result<()> {
         let Some(rows) = self.rows.next()? else {
             self.ended = true;
             merge.close(self.shard());
             return Ok(());
         };
         let mut events = Vec::new();
-        let read = schema::read_events(self.table, &rows, &mut events);
+        let read = schema::read_events(self.table, &rows, names, &mut events);
         read.map_err(|why| Error::damaged(self.rows.path(), why))?;
         self.until = events.iter().map(|event| event.ts).fold(self.until, Nanos::max);
         merge.push(self.shard(), events, self.until);
@@ -487,13 +508,15 @@ struct Segment {
 
 impl Segment {
     /// `None` unless every table is there.
-    fn new(files: SegmentFiles, repeated: bool) -> Option<Self> {
-        let mut rows = files.tables.into_iter();
-        let tables: Vec<EventTable> = Table::EVENTS
+    fn new(tables: &[Table], files: SegmentFiles, repeated: bool) -> Option<Self> {
+        let rows = tables.iter().copied().zip(files.tables);
+        let (events, notes): (Vec<_>, Vec<_>) = rows.partition(|(table, _)| table.is_event());
+        let tables: Vec<EventTable> = events
             .into_iter()
-            .zip(rows.by_ref())
             .map(|(table, rows)| EventTable { table, rows, until: Nanos::ZERO, ended: false })
             .collect();
+        // Tasks, cgroups, losses: in the order of their numbers.
+        let mut rows = notes.into_iter().map(|(_, rows)| rows);
         Some(Self {
             merge: Merge::new(tables.iter().map(EventTable::shard)),
             tables,
@@ -510,8 +533,8 @@ impl Segment {
     }
 
     /// Its next batch, when everything before `delivered` was; none at its end.
-    fn next(&mut self, delivered: &mut Nanos) -> Result<Option<Batch>> {
-        self.refill()?;
+    fn next(&mut self, delivered: &mut Nanos, names: &mut Interner) -> Result<Option<Batch>> {
+        self.refill(names)?;
         let end = self.events.len().min(self.next + EVENTS_PER_BATCH);
         let events = &self.events[self.next..end];
         let last = events.last().map_or(Nanos::ZERO, |event| event.ts);
@@ -522,7 +545,7 @@ impl Segment {
         };
         let over = self.ended && end == self.events.len();
         let due = |seen: Nanos| over || seen < until || seen <= last;
-        let mut batch = Batch { until: *delivered, ..Batch::default() };
+        let mut batch = Batch { until: *delivered, names: std::mem::take(&mut names.fresh), ..Batch::default() };
         let all = self.tasks.take(due, &mut batch.tasks)?
             & self.cgroups.take(due, &mut batch.cgroups)?
             & self.lost.take(due, &mut batch.lost)?;
@@ -544,7 +567,7 @@ impl Segment {
     }
 
     /// Reads on until there are events to deliver, or no more.
-    fn refill(&mut self) -> Result<()> {
+    fn refill(&mut self, names: &mut Interner) -> Result<()> {
         if self.next < self.events.len() {
             return Ok(());
         }
@@ -554,7 +577,7 @@ impl Segment {
             // The one that holds the others back.
             let slowest = self.tables.iter_mut().filter(|table| !table.ended).min_by_key(|table| table.until);
             if let Some(table) = slowest {
-                table.refill(&mut self.merge)?;
+                table.refill(names, &mut self.merge)?;
             }
             self.ended = self.tables.iter().all(|table| table.ended);
             self.merged = self.merge.drain(&mut self.events, &mut self.late).unwrap_or(self.merged);

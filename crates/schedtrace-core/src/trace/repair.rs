@@ -47,13 +47,13 @@ pub struct Repair {
 /// [`Error::Damaged`] if it cannot be read; [`Error::Io`] if it cannot be written.
 pub fn repair(dir: impl AsRef<Path>) -> Result<Repair> {
     let dir = dir.as_ref();
-    MetaFile::read(dir)?;
-    reader::refuse_links(dir)?;
+    let tables = Table::of(&MetaFile::read(dir)?.meta);
+    reader::refuse_links(dir, &tables)?;
     let lock = writer::lock(dir)?;
     let mut meta = MetaFile::read(dir)?;
     let (mut commit, known) = Commit::read(dir)?;
     if known == Known::Durable {
-        reader::catch_up(dir, &mut commit)?;
+        reader::catch_up(dir, &tables, &mut commit)?;
     }
     let mut done = Repair {
         repaired: commit.state == CommitState::Recording,
@@ -62,11 +62,11 @@ pub fn repair(dir: impl AsRef<Path>) -> Result<Repair> {
         until_ns: commit.complete_until_ns,
     };
     if done.repaired {
-        let seqs = reader::segments(dir, &commit, known)?;
+        let seqs = reader::segments(dir, &tables, &commit, known)?;
         for in_flight in &commit.segments {
-            done.segments += u64::from(bring_to_rest(dir, in_flight.seq, &commit)?);
+            done.segments += u64::from(bring_to_rest(dir, &tables, in_flight.seq, &commit)?);
         }
-        Table::ALL.into_iter().try_for_each(|table| clear(dir, table, |seq| seqs.binary_search(&seq).is_ok()))?;
+        tables.iter().try_for_each(|&table| clear(dir, table, |seq| seqs.binary_search(&seq).is_ok()))?;
         meta.meta.ended = Some(commit.complete_until_ns);
         meta.totals = commit.totals.clone();
         meta.write(dir)?;
@@ -80,14 +80,15 @@ pub fn repair(dir: impl AsRef<Path>) -> Result<Repair> {
 }
 
 fn events(commit: &Commit) -> u64 {
-    let rows = Table::EVENTS.into_iter().filter_map(|table| commit.totals.rows.get(table.name()));
+    let events = Table::ALL.into_iter().filter(|table| table.is_event());
+    let rows = events.filter_map(|table| commit.totals.rows.get(table.name()));
     rows.fold(0, |sum, rows| sum.saturating_add(*rows))
 }
 
 /// Turns a segment into Parquet, unless it is already; whether there was something to do.
-fn bring_to_rest(dir: &Path, seq: u32, commit: &Commit) -> Result<bool> {
+fn bring_to_rest(dir: &Path, tables: &[Table], seq: u32, commit: &Commit) -> Result<bool> {
     let at_rest = |table: Table| untrusted::Parquet::open(parquet_path(dir, table, seq), table).map(|p| p.is_some());
-    let whole = Table::ALL.into_iter().map(at_rest).collect::<Result<Vec<_>>>()?.into_iter().all(|there| there);
+    let whole = tables.iter().copied().map(at_rest).collect::<Result<Vec<_>>>()?.into_iter().all(|there| there);
     if whole {
         return Ok(false);
     }
@@ -100,7 +101,7 @@ fn bring_to_rest(dir: &Path, seq: u32, commit: &Commit) -> Result<bool> {
         }
         Ok((table, extent))
     };
-    let extents = Table::ALL.into_iter().map(extent).collect::<Result<Vec<(Table, Extent)>>>()?;
+    let extents = tables.iter().copied().map(extent).collect::<Result<Vec<(Table, Extent)>>>()?;
     segment::seal_left_over(dir, seq, in_flight.span, &extents)?;
     Ok(true)
 }

@@ -8,10 +8,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
 use super::column::{Column, Count, Flag, Id, OptFlag, OptText, OptU32, Text, Time, U8, U16, U32};
+use super::declared::{self, Interner, Texts};
 use crate::event::{
-    Cgroup, CgroupId, Comm, Context, Cpu, Event, EventKind, Exec, Exit, Fork, Kind, Loss, LossPlace, Migrate, Nanos,
-    Snapshot, Switch, Task, TaskId, TaskState, WakeupNew, Waking,
+    Cgroup, CgroupId, Comm, Context, Cpu, Event, EventKind, Exec, Exit, Fork, Kind, Loss, LossPlace, Migrate, Name,
+    Nanos, Snapshot, Switch, Task, TaskId, TaskState, WakeupNew, Waking,
 };
+use crate::source::Meta;
 
 /// Declares a table once: a row, the builders of its columns, and a typed view of a record batch.
 macro_rules! table {
@@ -162,10 +164,10 @@ table!(
 );
 
 /// One column, as the schemas and the Parquet properties need it.
-struct ColumnInfo {
-    name: &'static str,
-    data_type: DataType,
-    nullable: bool,
+pub(super) struct ColumnInfo {
+    pub(super) name: &'static str,
+    pub(super) data_type: DataType,
+    pub(super) nullable: bool,
 }
 
 /// A table of a trace.
@@ -180,13 +182,15 @@ pub(super) enum Table {
     Tasks,
     Cgroups,
     Loss,
+    /// Of a kind that is declared with its fields.
+    Of(Kind),
 }
 
 impl Table {
     /// How many there are.
-    pub(super) const COUNT: usize = 9;
-    /// All of them, in the order of their numbers.
-    pub(super) const ALL: [Self; Self::COUNT] = [
+    pub(super) const COUNT: usize = Self::CORE.len() + Kind::DECLARED.len();
+    /// Those that every trace has.
+    const CORE: [Self; 9] = [
         Self::Switch,
         Self::Waking,
         Self::WakeupNew,
@@ -197,9 +201,24 @@ impl Table {
         Self::Cgroups,
         Self::Loss,
     ];
-    /// Those that hold events.
-    pub(super) const EVENTS: [Self; 6] =
-        [Self::Switch, Self::Waking, Self::WakeupNew, Self::Migrate, Self::Lifecycle, Self::Snapshot];
+    /// All of them, in the order of their numbers.
+    pub(super) const ALL: [Self; Self::COUNT] = {
+        let mut all = [Self::Switch; Self::COUNT];
+        let mut at = 0;
+        while at < Self::COUNT {
+            all[at] =
+                if at < Self::CORE.len() { Self::CORE[at] } else { Self::Of(Kind::DECLARED[at - Self::CORE.len()]) };
+            at += 1;
+        }
+        all
+    };
+
+    /// Those of a trace: what was not asked for has none.
+    pub(super) fn of(meta: &Meta) -> Vec<Self> {
+        let is_on = |kind: Kind| meta.probes.iter().any(|probe| probe.kind == kind && probe.on);
+        let is_there = |table: &Self| if let Self::Of(kind) = table { is_on(*kind) } else { true };
+        Self::ALL.into_iter().filter(is_there).collect()
+    }
 
     /// What people call it.
     pub(super) const fn name(self) -> &'static str {
@@ -213,6 +232,7 @@ impl Table {
             Self::Tasks => "tasks",
             Self::Cgroups => "cgroups",
             Self::Loss => "loss",
+            Self::Of(kind) => kind.name(),
         }
     }
 
@@ -233,7 +253,18 @@ impl Table {
 
     /// Its place in [`Table::ALL`].
     pub(super) const fn index(self) -> usize {
-        self as usize
+        match self {
+            Self::Switch => 0,
+            Self::Waking => 1,
+            Self::WakeupNew => 2,
+            Self::Migrate => 3,
+            Self::Lifecycle => 4,
+            Self::Snapshot => 5,
+            Self::Tasks => 6,
+            Self::Cgroups => 7,
+            Self::Loss => 8,
+            Self::Of(kind) => Self::CORE.len() + declared_index(kind),
+        }
     }
 
     /// Its columns.
@@ -258,8 +289,14 @@ impl Table {
             Self::Tasks => TaskColumns::columns(),
             Self::Cgroups => CgroupColumns::columns(),
             Self::Loss => LossColumns::columns(),
+            Self::Of(kind) => declared::columns(kind),
         }
     }
+}
+
+/// The place of a kind in [`Kind::DECLARED`], which is the order of their numbers.
+const fn declared_index(kind: Kind) -> usize {
+    kind as usize - Kind::DECLARED[0] as usize
 }
 
 /// An identity, a path or a loss, and where in the stream it belongs.
@@ -285,9 +322,26 @@ pub(super) struct Rows {
     tasks: TaskColumns,
     cgroups: CgroupColumns,
     loss: LossColumns,
+    /// By the places of their kinds; none where no event came.
+    declared: Vec<Option<declared::Rows>>,
+    texts: Texts,
 }
 
 impl Rows {
+    /// Those of the next segment, which speak of the same names. Of this one all must have been taken.
+    pub(super) fn next(&mut self) -> Self {
+        Self { texts: std::mem::take(&mut self.texts), ..Self::default() }
+    }
+
+    /// Learns a name, which the events that follow may bear.
+    pub(super) fn name(&mut self, name: &Name) {
+        self.texts.learn(name);
+    }
+
+    fn declared(&self, kind: Kind) -> Option<&declared::Rows> {
+        self.declared.get(declared_index(kind))?.as_ref()
+    }
+
     /// Adds an event; returns the table it went into.
     #[inline]
     pub(super) fn event(&mut self, event: &Event) -> Table {
@@ -342,6 +396,13 @@ impl Rows {
             EventKind::Exit(e) => (row.event, row.task, row.group_dead) = ("exit", e.task.0, Some(e.group_dead)),
             EventKind::Free { task } => (row.event, row.task) = ("free", task.0),
             EventKind::Rename { task } => (row.event, row.task) = ("rename", task.0),
+            _ => {
+                let kind = event.kind.kind();
+                self.declared.resize_with(Kind::DECLARED.len(), || None);
+                let rows = &mut self.declared[declared_index(kind)];
+                rows.get_or_insert_with(|| declared::Rows::new(kind)).push(event);
+                return Table::Of(kind);
+            }
         }
         self.lifecycle.push(row);
         Table::Lifecycle
@@ -402,6 +463,7 @@ impl Rows {
             Table::Tasks => self.tasks.rows,
             Table::Cgroups => self.cgroups.rows,
             Table::Loss => self.loss.rows,
+            Table::Of(kind) => self.declared(kind).map_or(0, declared::Rows::len),
         }
     }
 
@@ -417,12 +479,21 @@ impl Rows {
             Table::Tasks => self.tasks.take(),
             Table::Cgroups => self.cgroups.take(),
             Table::Loss => self.loss.take(),
+            Table::Of(kind) => match self.declared.get_mut(declared_index(kind)) {
+                Some(Some(rows)) => rows.take(table.schema(), &self.texts),
+                _ => Ok(RecordBatch::new_empty(table.schema())),
+            },
         }
     }
 }
 
 /// Reads the rows of an event table; the error says what is wrong with them. Other tables hold no events.
-pub(super) fn read_events(table: Table, batch: &RecordBatch, out: &mut Vec<Event>) -> Result<(), String> {
+pub(super) fn read_events(
+    table: Table,
+    batch: &RecordBatch,
+    names: &mut Interner,
+    out: &mut Vec<Event>,
+) -> Result<(), String> {
     macro_rules! each {
         ($view:ident, $row:ident => $kind:expr) => {{
             let view = $view::new(batch)?;
@@ -468,6 +539,7 @@ pub(super) fn read_events(table: Table, batch: &RecordBatch, out: &mut Vec<Event
             running: row.running,
         })),
         Table::Lifecycle => each!(LifecycleView, row => lifecycle(&row)?),
+        Table::Of(kind) => declared::read_events(kind, batch, names, out)?,
         Table::Tasks | Table::Cgroups | Table::Loss => {}
     }
     Ok(())
@@ -480,10 +552,14 @@ fn context(name: &str) -> Result<Context, String> {
         .ok_or_else(|| unknown("context", name))
 }
 
-/// The value comes from a stranger: escaped, and cut.
 fn unknown(column: &str, value: &str) -> String {
+    format!("column {column} {}", unknown_value(value))
+}
+
+/// The value comes from a stranger: escaped, and cut.
+pub(super) fn unknown_value(value: &str) -> String {
     let value: String = value.chars().take(32).collect();
-    format!("column {column} has the unknown value {value:?}")
+    format!("has the unknown value {value:?}")
 }
 
 fn lifecycle(row: &LifecycleRow<'_>) -> Result<EventKind, String> {

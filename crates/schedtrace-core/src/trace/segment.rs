@@ -134,7 +134,8 @@ pub(super) struct Flight {
     /// Rows that wait to be written.
     pub(super) rows: Rows,
     pub(super) span: Span,
-    streams: Vec<Stream>,
+    /// By the numbers of their tables; none where the trace has no such table.
+    streams: Vec<Option<Stream>>,
     /// Bytes and rows of what was repeated from earlier segments.
     repeated: Extent,
 }
@@ -147,10 +148,11 @@ impl std::fmt::Debug for Flight {
 
 impl Flight {
     /// Creates the files of a segment.
-    pub(super) fn create(dir: &Path, seq: u32, from: Nanos) -> Result<Self> {
-        let streams = Table::ALL.into_iter().map(|table| Stream::create(stream_path(dir, table, seq), table));
-        let streams = streams.collect::<Result<_>>()?;
-        let (rows, span) = (Rows::default(), Span::new(from));
+    pub(super) fn create(dir: &Path, tables: &[Table], seq: u32, from: Nanos, rows: Rows) -> Result<Self> {
+        let create = |table| Stream::create(stream_path(dir, table, seq), table);
+        let create = |table| tables.contains(&table).then(|| create(table)).transpose();
+        let streams = Table::ALL.into_iter().map(create).collect::<Result<_>>()?;
+        let span = Span::new(from);
         Ok(Self { seq, rows, span, streams, repeated: Extent::default() })
     }
 
@@ -168,7 +170,10 @@ impl Flight {
     }
 
     fn flush_table(&mut self, table: Table) -> Result<()> {
-        let stream = &mut self.streams[table.index()];
+        let Some(stream) = &mut self.streams[table.index()] else {
+            let why = format!("there are {} events, of which `Meta::probes` says nothing", table.name());
+            return Err(Error::Invalid(why));
+        };
         let batch = self.rows.take(table).map_err(|e| cannot_write(&stream.path, e))?;
         stream.append(table, &batch)
     }
@@ -181,24 +186,25 @@ impl Flight {
     /// Writes all waiting rows; returns what may be read from then on.
     pub(super) fn write_out(&mut self) -> Result<InFlight> {
         self.flush()?;
-        let extents = self.streams.iter_mut().map(Stream::write_out).collect::<Result<Vec<_>>>()?;
-        let tables = Table::ALL.iter().zip(extents).map(|(table, extent)| (table.name().to_owned(), extent));
-        Ok(InFlight { seq: self.seq, span: self.span, tables: tables.collect() })
+        let streams =
+            Table::ALL.iter().zip(&mut self.streams).filter_map(|(table, stream)| Some((table, stream.as_mut()?)));
+        let extents = streams.map(|(table, stream)| Ok((table.name().to_owned(), stream.write_out()?)));
+        Ok(InFlight { seq: self.seq, span: self.span, tables: extents.collect::<Result<_>>()? })
     }
 
     /// The files that hold rows.
     pub(super) fn files(&self) -> Vec<Arc<File>> {
-        let filled = self.streams.iter().filter(|stream| stream.rows > 0);
+        let filled = self.streams.iter().flatten().filter(|stream| stream.rows > 0);
         filled.map(|stream| Arc::clone(stream.writer.get_ref().out.get_ref())).collect()
     }
 
     /// The size of its files in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        self.streams.iter().map(Stream::bytes).sum()
+        self.streams.iter().flatten().map(Stream::bytes).sum()
     }
 
     fn written_rows(&self) -> u64 {
-        self.streams.iter().map(|stream| stream.rows).sum()
+        self.streams.iter().flatten().map(|stream| stream.rows).sum()
     }
 
     /// About how many bytes it has grown by since it was begun, with the rows that wait.
@@ -212,7 +218,8 @@ impl Flight {
         let (seq, span, bytes) = (self.seq, self.span, self.bytes());
         let new_rows = self.written_rows() - self.repeated.rows;
         let extent = |table: Table| written.tables.get(table.name()).copied().unwrap_or_default();
-        let tables = Table::ALL.into_iter().zip(&self.streams).map(|(table, s)| (extent(table), s.sorted));
+        let streams = Table::ALL.into_iter().zip(&self.streams);
+        let tables = streams.filter_map(|(table, stream)| Some((table, extent(table), stream.as_ref()?.sorted)));
         Unsealed { seq, span, bytes, new_rows, tables: tables.collect() }
     }
 }
@@ -226,7 +233,7 @@ pub(super) struct Unsealed {
     pub(super) bytes: u64,
     new_rows: u64,
     /// Per table, how much it is and whether it is sorted.
-    tables: Vec<(Extent, bool)>,
+    tables: Vec<(Table, Extent, bool)>,
 }
 
 /// A segment at rest.
@@ -244,15 +251,15 @@ pub(super) struct Sealed {
 /// there is no moment at which a reader finds neither.
 pub(super) fn seal(dir: &Path, segment: &Unsealed) -> Result<Sealed> {
     let mut sealed = Sealed { seq: segment.seq, span: segment.span, bytes: 0, rows: segment.new_rows };
-    for (table, (extent, sorted)) in Table::ALL.into_iter().zip(&segment.tables) {
+    for &(table, extent, sorted) in &segment.tables {
         let path = parquet_path(dir, table, segment.seq);
         let tmp = path.with_extension("parquet.tmp");
-        seal_table(dir, segment, table, *extent, *sorted, &tmp)?;
+        seal_table(dir, segment, table, extent, sorted, &tmp)?;
         std::fs::rename(&tmp, &path).map_err(Error::io("cannot rename", &tmp))?;
         sync_folder(&dir.join(table.folder()))?;
         sealed.bytes += path.metadata().map_err(Error::io("cannot read", &path))?.len();
     }
-    for table in Table::ALL {
+    for &(table, ..) in &segment.tables {
         let path = stream_path(dir, table, segment.seq);
         std::fs::remove_file(&path).map_err(Error::io("cannot remove", &path))?;
     }
@@ -275,7 +282,7 @@ pub(super) fn seal_left_over(dir: &Path, seq: u32, span: Span, extents: &[(Table
         }
         Ok(true)
     };
-    let tables = extents.iter().map(|&(table, extent)| Ok((extent, is_sorted(table, extent)?)));
+    let tables = extents.iter().map(|&(table, extent)| Ok((table, extent, is_sorted(table, extent)?)));
     let tables = tables.collect::<Result<Vec<_>>>()?;
     let bytes = extents.iter().map(|(_, extent)| extent.bytes).sum();
     seal(dir, &Unsealed { seq, span, bytes, new_rows: 0, tables })

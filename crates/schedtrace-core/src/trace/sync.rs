@@ -94,7 +94,8 @@ impl Drop for Syncer {
 fn sync(dir: &Path, job: &Job) -> Result<()> {
     job.files.iter().try_for_each(|file| file.sync_data()).map_err(Error::io("cannot sync the files of", dir))?;
     if job.folders {
-        Table::ALL.into_iter().try_for_each(|table| sync_folder(&dir.join(table.folder())))?;
+        let folders = Table::ALL.into_iter().map(|table| dir.join(table.folder()));
+        folders.filter(|folder| folder.exists()).try_for_each(|folder| sync_folder(&folder))?;
     }
     job.commit.write_durable(dir).map(drop)
 }

@@ -1,16 +1,17 @@
 //! What is written is what is read: at rest, in flight, after a crash, after rotation, after removal; and what was
 //! tampered with is refused.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::schema::Table;
 use super::*;
 use crate::event::*;
-use crate::source::{Meta, Poll, Source};
+use crate::source::{Meta, Poll, Probe, Source};
 use crate::{Error, Result, Sink};
 
 mod hostile;
@@ -28,10 +29,23 @@ fn tiny() -> WriterOptions {
     WriterOptions { segment_bytes: 4096, sync_interval: Duration::ZERO, ..WriterOptions::default() }
 }
 
+/// Besides what every trace has, a kind with a name, one with a choice, and one with numbers of each sort.
+const DECLARED: [Kind; 3] = [Kind::IrqEntry, Kind::BlockComplete, Kind::FutexWait];
+
 fn meta() -> Meta {
-    let mut meta = Meta { started: Nanos(1_000), ..Meta::default() };
+    meta_with(&DECLARED)
+}
+
+fn meta_with(kinds: &[Kind]) -> Meta {
+    let probes = kinds.iter().map(|&kind| Probe { kind, on: true, why: None }).collect();
+    let mut meta = Meta { started: Nanos(1_000), probes, ..Meta::default() };
     meta.host.hostname = "box".into();
     meta
+}
+
+/// The tables of a trace with that.
+fn tables() -> Vec<Table> {
+    Table::of(&meta())
 }
 
 /// Begins a trace and gives it these batches; the writer is still recording.
@@ -80,6 +94,29 @@ struct Content {
     lost: Vec<String>,
 }
 
+/// Events as they read, with the names that were told before them: their numbers are each stream's own.
+fn events(batches: &[Batch]) -> Vec<String> {
+    let mut names: HashMap<NameId, std::sync::Arc<str>> = HashMap::new();
+    let mut texts = Vec::new();
+    for batch in batches {
+        names.extend(batch.names.iter().map(|name| (name.id, name.text.clone())));
+        for event in batch.events.iter().chain(&batch.late) {
+            let kind = event.kind.kind();
+            let field = |(field, &value): (&FieldInfo, &u64)| {
+                let text = crate::event::text(field.ty, value, |id| names.get(&id).map(|text| &**text));
+                format!("{}={text}", field.name)
+            };
+            let fields: Vec<_> = kind.fields().iter().zip(&*event.kind.values()).map(field).collect();
+            texts.push(match fields.is_empty() {
+                true => format!("{event:?}"),
+                false => format!("{} {} {kind} {}", event.ts, event.cpu, fields.join(" ")),
+            });
+        }
+    }
+    texts.sort();
+    texts
+}
+
 fn content(batches: &[Batch]) -> Content {
     fn all<'a, T: std::fmt::Debug + 'a>(items: impl Iterator<Item = &'a T>) -> Vec<String> {
         let mut texts: Vec<String> = items.map(|item| format!("{item:?}")).collect();
@@ -87,7 +124,7 @@ fn content(batches: &[Batch]) -> Content {
         texts
     }
     Content {
-        events: all(batches.iter().flat_map(|b| b.events.iter().chain(&b.late))),
+        events: events(batches),
         tasks: all(batches.iter().flat_map(|b| &b.tasks)),
         cgroups: all(batches.iter().flat_map(|b| &b.cgroups)),
         lost: all(batches.iter().flat_map(|b| &b.lost)),
@@ -132,7 +169,11 @@ fn stream(count: u64, size: u64) -> Vec<Batch> {
                 let (a, b) = if k % 2 == 0 { (TaskId::idle(Cpu(7)), id) } else { (id, TaskId::idle(Cpu(7))) };
                 switch(begin + k * 1_000, 7, a, b)
             });
+            let at = Nanos(begin + size * 1_000 - 1);
+            let declared = declared(n, id).map(|kind| Event { ts: at, cpu: Cpu(7), kind });
+            let events = events.chain(declared);
             Batch {
+                names: vec![Name::new(NameId(n as u32 + 1), Nanos(begin), format!("name{}", n % 3).as_bytes())],
                 until: Nanos(begin + size * 1_000),
                 events: events.collect(),
                 tasks: vec![task(id.0, begin, &format!("task{n}"))],
@@ -141,6 +182,16 @@ fn stream(count: u64, size: u64) -> Vec<Batch> {
             }
         })
         .collect()
+}
+
+fn declared(n: u64, task: TaskId) -> [EventKind; 3] {
+    let (action, latency_ns) = (NameId(n as u32 + 1), Nanos(n * 1_000));
+    let operation = BlockOp(if n % 2 == 0 { 1 } else { 77 });
+    [
+        IrqEntry { irq: n as u32, action }.into(),
+        BlockComplete { task, device: NameId::NONE, size_bytes: 4096, operation, status: 10, latency_ns }.into(),
+        FutexWait { task, address: Address(u64::MAX - n), duration_ns: Nanos(n), result: -110 }.into(),
+    ]
 }
 
 /// Every event's tasks are known before it.

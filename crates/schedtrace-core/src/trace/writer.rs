@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use super::commit::{self, Commit, CommitState, InFlight, LOCK, MetaFile, SCHEMA, Totals, sync_folder};
 use super::identity::Identities;
 use super::retention::{self, Retention};
-use super::schema::{Note, Table};
+use super::schema::{Note, Rows, Table};
 use super::segment::{self, Flight, Sealed, Unsealed};
 use super::sync::{Job, Syncer};
 use crate::error::{Error, Result};
@@ -112,6 +112,8 @@ pub struct TraceWriter {
     phase: Phase,
     /// Held until the recording is finished or the writer is gone.
     lock: Option<File>,
+    /// Those of this trace.
+    tables: Vec<Table>,
     flight: Option<Flight>,
     identities: Identities,
     sealer: Sealer,
@@ -150,11 +152,17 @@ enum Phase {
 }
 
 /// What was recorded so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
     rows: [u64; Table::COUNT],
     late: u64,
     lost: LossCounts,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { rows: [0; Table::COUNT], late: 0, lost: LossCounts::default() }
+    }
 }
 
 impl TraceWriter {
@@ -181,6 +189,7 @@ impl TraceWriter {
         Ok(Self {
             phase: Phase::Created,
             lock: Some(lock),
+            tables: Vec::new(),
             flight: None,
             identities: Identities::default(),
             sealer: Sealer::start(dir.clone())?,
@@ -210,7 +219,7 @@ impl TraceWriter {
     /// How many events were written, with those that came late and those that were removed later.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        Table::EVENTS.into_iter().map(|table| self.counts.rows[table.index()]).sum()
+        Table::ALL.into_iter().filter(|table| table.is_event()).map(|table| self.counts.rows[table.index()]).sum()
     }
 
     /// How many rows, events among them, were removed to keep to the limits.
@@ -240,7 +249,8 @@ impl TraceWriter {
     }
 
     fn start(&mut self, meta: &Meta) -> Result<()> {
-        for table in Table::ALL {
+        self.tables = Table::of(meta);
+        for table in &self.tables {
             let folder = self.dir.join(table.folder());
             std::fs::create_dir_all(&folder).map_err(Error::io("cannot create", &folder))?;
         }
@@ -251,7 +261,7 @@ impl TraceWriter {
         let commit_bytes = commit.write_durable(&self.dir)? + commit.write_last(&self.dir)?;
         self.meta_bytes = self.meta_file(meta).write(&self.dir)?;
         self.document_bytes = self.meta_bytes + commit_bytes;
-        self.flight = Some(Flight::create(&self.dir, 0, self.until)?);
+        self.flight = Some(Flight::create(&self.dir, &self.tables, 0, self.until, Rows::default())?);
         (self.committed, self.synced) = (Instant::now(), Instant::now());
         Ok(())
     }
@@ -266,6 +276,9 @@ impl TraceWriter {
             self.identities.cgroup(cgroup, now);
             let note = Note { seen: now, carried: false, item: cgroup.clone() };
             self.add(Table::Cgroups, |flight| flight.rows.cgroup(&note))?;
+        }
+        if let Some(flight) = &mut self.flight {
+            batch.names.iter().for_each(|name| flight.rows.name(name));
         }
         for loss in &batch.lost {
             self.counts.lost.add(loss);
@@ -340,8 +353,8 @@ impl TraceWriter {
     /// Ends the segment, gives it to the sealer, and begins the next with who is alive.
     fn rotate(&mut self) -> Result<()> {
         self.commit_written()?;
-        let seq = self.retire()?;
-        let mut flight = Flight::create(&self.dir, seq + 1, self.until)?;
+        let (seq, rows) = self.retire()?;
+        let mut flight = Flight::create(&self.dir, &self.tables, seq + 1, self.until, rows)?;
         for note in self.identities.carry_tasks() {
             flight.rows.task(&note);
             flight.flush_if_full(Table::Tasks)?;
@@ -355,10 +368,11 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// Gives the segment in flight to the sealer; returns its number.
-    fn retire(&mut self) -> Result<u32> {
-        let Some(mut flight) = self.flight.take() else { return Ok(0) };
+    /// Gives the segment in flight to the sealer; returns its number, and the rows to go on with.
+    fn retire(&mut self) -> Result<(u32, Rows)> {
+        let Some(mut flight) = self.flight.take() else { return Ok((0, Rows::default())) };
         let written = flight.write_out()?;
+        let next = flight.rows.next();
         let files = flight.files();
         let segment = flight.end(&written);
         let seq = segment.seq;
@@ -368,7 +382,7 @@ impl TraceWriter {
             self.collect()?;
             return Err(self.sealer.died());
         }
-        Ok(seq)
+        Ok((seq, next))
     }
 
     /// Takes note of the segments that came to rest.
@@ -457,7 +471,7 @@ impl TraceWriter {
     }
 
     fn totals(&self) -> Totals {
-        let rows = Table::ALL.iter().zip(self.counts.rows).map(|(table, rows)| (table.name().to_owned(), rows));
+        let rows = self.tables.iter().map(|table| (table.name().to_owned(), self.counts.rows[table.index()]));
         let lost = self.counts.lost.list();
         Totals { rows: rows.collect(), late: self.counts.late, lost, removed: self.retention.removed() }
     }

@@ -164,8 +164,9 @@ impl CpuStream {
                 let what = proto::Rename { pid: tid(task), oldcomm: None, newcomm: comm(task) };
                 (current, None, What::Rename(what))
             }
-            // Nothing that the kernel did; and switches have gone another way.
-            EventKind::Snapshot(_) | EventKind::Switch(_) => return,
+            // A snapshot is nothing that the kernel did, and switches have gone another way.
+            // The others are track events.
+            _ => return,
         };
         self.push(at, who, common_flags, what);
     }

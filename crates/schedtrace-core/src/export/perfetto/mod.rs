@@ -4,8 +4,10 @@
 //!
 //! - Switches and wakings are columns (`CompactSched`), in which who leaves a CPU is who came to it before. A switch is
 //!   written in full where that would be wrong: the first one of each CPU, those after a loss, and those that came late.
-//! - All other events are those of ftrace, and tasks are announced in process trees. Thread ids are those of the initial
+//! - The other events that are recorded by default are those of ftrace, and tasks are announced in process trees. Thread ids are those of the initial
 //!   PID namespace; a task whose identity was lost has one beyond all that the kernel gives ([`UNKNOWN_TID`](super::UNKNOWN_TID)).
+//! - All other events are track events, with their fields as arguments: what lasts is a slice, below the thread, the CPU or the
+//!   disk that it belongs to; what is sampled is a counter.
 //! - Times are those of `CLOCK_BOOTTIME`, which is Perfetto's own, as of the first reading of the clocks.
 //! - Where events were lost, the next bundle of every CPU concerned says so (`lost_events`), and a track for each ring
 //!   and kind shows between which two times, and how many.
@@ -13,6 +15,7 @@
 //! - The topology stands in the names of the CPUs (`CpuInfo`).
 
 mod cpu;
+mod declared;
 mod proto;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use hashbrown::HashMap;
 use prost::Message;
 
 use self::cpu::CpuStream;
+use self::declared::Tracks;
 use self::proto::{
     Clock, ClockSnapshot, CounterDescriptor, CpuInfo, CpuOfInfo, Data, Packet, Process, ProcessTree, SystemInfo,
     Thread, TrackDescriptor, TrackEvent, Utsname, clock, track_event,
@@ -77,6 +81,7 @@ pub struct PerfettoWriter<W> {
     names: Names,
     states: States,
     depth: Depth,
+    tracks: Tracks,
     losses: BTreeMap<(LossPlace, Option<Kind>), LossTrack>,
 }
 
@@ -156,6 +161,7 @@ impl<W: Write> PerfettoWriter<W> {
             names: Names::default(),
             states: States::default(),
             depth: Depth::default(),
+            tracks: Tracks::default(),
             losses: BTreeMap::new(),
         }
     }
@@ -307,7 +313,12 @@ impl<W: Write> PerfettoWriter<W> {
                 let counter = Some(CounterDescriptor { unit_name: Some("tasks".into()) });
                 self.packet(
                     None,
-                    Data::TrackDescriptor(TrackDescriptor { uuid: Some(uuid), name, parent_uuid: None, counter }),
+                    Data::TrackDescriptor(TrackDescriptor {
+                        uuid: Some(uuid),
+                        name,
+                        counter,
+                        ..TrackDescriptor::default()
+                    }),
                 )?;
             }
             let event = TrackEvent {
@@ -327,11 +338,21 @@ impl<W: Write> PerfettoWriter<W> {
             self.look(self.states.now())?;
         }
         self.states.event(event, &mut Unobserved);
-        self.cpus.entry(event.cpu).or_default().event(event, &self.names, self.boottime, false);
+        self.write(event, false)?;
         if let EventKind::Free { task } = event.kind {
             self.names.free(task);
         }
         Ok(())
+    }
+
+    fn write(&mut self, event: &Event, late: bool) -> Result<()> {
+        if event.kind.kind().fields().is_empty() {
+            self.cpus.entry(event.cpu).or_default().event(event, &self.names, self.boottime, late);
+            return Ok(());
+        }
+        let mut packets = Vec::new();
+        self.tracks.event(event, &self.names, &mut packets);
+        packets.into_iter().try_for_each(|(at, data)| self.packet(at, data))
     }
 
     /// Writes what the CPUs have gathered.
@@ -361,9 +382,7 @@ impl<W: Write> Sink for PerfettoWriter<W> {
             match step {
                 Step::Task(task) => self.announce(task)?,
                 Step::Event(event) => self.event(event)?,
-                Step::Late(event) => {
-                    self.cpus.entry(event.cpu).or_default().event(event, &self.names, self.boottime, true);
-                }
+                Step::Late(event) => self.write(event, true)?,
             }
         }
         self.states.advance(batch.until);

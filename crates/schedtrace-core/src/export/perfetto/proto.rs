@@ -318,6 +318,8 @@ pub(super) struct TrackDescriptor {
     pub(super) uuid: Option<u64>,
     #[prost(string, optional, tag = "2")]
     pub(super) name: Option<String>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) thread: Option<ThreadDescriptor>,
     #[prost(uint64, optional, tag = "5")]
     pub(super) parent_uuid: Option<u64>,
     #[prost(message, optional, tag = "8")]
@@ -331,7 +333,34 @@ pub(super) struct CounterDescriptor {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct ThreadDescriptor {
+    #[prost(int32, optional, tag = "1")]
+    pub(super) pid: Option<i32>,
+    #[prost(int32, optional, tag = "2")]
+    pub(super) tid: Option<i32>,
+}
+
+/// `DebugAnnotation`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Annotation {
+    #[prost(bool, optional, tag = "2")]
+    pub(super) bool_value: Option<bool>,
+    #[prost(uint64, optional, tag = "3")]
+    pub(super) uint_value: Option<u64>,
+    #[prost(int64, optional, tag = "4")]
+    pub(super) int_value: Option<i64>,
+    #[prost(string, optional, tag = "6")]
+    pub(super) string_value: Option<String>,
+    #[prost(uint64, optional, tag = "7")]
+    pub(super) pointer_value: Option<u64>,
+    #[prost(string, optional, tag = "10")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct TrackEvent {
+    #[prost(message, repeated, tag = "4")]
+    pub(super) debug_annotations: Vec<Annotation>,
     /// One of [`track_event`].
     #[prost(int32, optional, tag = "9")]
     pub(super) r#type: Option<i32>,
@@ -349,5 +378,6 @@ pub(super) struct TrackEvent {
 pub(super) mod track_event {
     pub(in super::super) const SLICE_BEGIN: i32 = 1;
     pub(in super::super) const SLICE_END: i32 = 2;
+    pub(in super::super) const INSTANT: i32 = 3;
     pub(in super::super) const COUNTER: i32 = 4;
 }

@@ -126,6 +126,69 @@ fn options() -> impl Strategy<Value = WriterOptions> {
     })
 }
 
+/// Events of every kind that is declared with its fields, with values that these can have; names are among the first eight.
+fn any_declared() -> impl Strategy<Value = Vec<EventKind>> {
+    prop::collection::vec(any::<[u64; 6]>(), Kind::DECLARED.len()).prop_map(|values| {
+        let event = |(kind, values): (Kind, [u64; 6])| {
+            let value = |(field, value): (&FieldInfo, u64)| match field.ty {
+                FieldType::Task | FieldType::Unsigned(32) => value & 0xffff_ffff,
+                FieldType::Cpu | FieldType::Unsigned(16) => value & 0xffff,
+                FieldType::Unsigned(8) | FieldType::Choice(_) => value & 0xff,
+                FieldType::Signed => i64::from(value as i32) as u64,
+                FieldType::Flag => value & 1,
+                FieldType::Name => value & 7,
+                _ => value,
+            };
+            let values: Vec<u64> = kind.fields().iter().zip(values).map(value).collect();
+            EventKind::from_values(kind, &values).unwrap()
+        };
+        Kind::DECLARED.into_iter().zip(values).map(event).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_kind_that_is_declared_reads_back(batches in prop::collection::vec(any_declared(), 1..5), tiny in any::<bool>()) {
+        let folder = scratch();
+        let dir = folder.path().join("t");
+        let batch = |(n, kinds): (u64, Vec<EventKind>)| {
+            let at = |step: u64| Nanos(1_000 + n * 1_000 + step);
+            let event = |(step, kind)| Event { ts: at(step), cpu: Cpu(step as u16), kind };
+            // Later segments have to know them as well. One of them has no text of its own.
+            let names = if n == 0 { 1..8 } else { 0..0 };
+            let name = |id: u32| Name::new(NameId(id), at(0), format!("name-{}", id / 2).as_bytes());
+            Batch {
+                until: at(1_000),
+                events: (0..).zip(kinds).map(event).collect(),
+                names: names.map(name).collect(),
+                ..Batch::default()
+            }
+        };
+        let batches: Vec<Batch> = (0..).zip(batches).map(batch).collect();
+        let options = WriterOptions { segment_bytes: if tiny { 4096 } else { 32 << 20 }, ..WriterOptions::default() };
+        let meta = meta_with(&Kind::DECLARED);
+        let mut writer = TraceWriter::create(&dir, options).unwrap();
+        writer.begin(&meta).unwrap();
+        batches.iter().for_each(|batch| writer.batch(batch).unwrap());
+        writer.finish(&meta).unwrap();
+        prop_assert_eq!(content(&read(&dir).unwrap()), content(&batches));
+    }
+}
+
+#[test]
+fn events_of_which_the_setting_says_nothing_are_refused_and_not_dropped() {
+    let folder = scratch();
+    let dir = folder.path().join("t");
+    let mut writer = TraceWriter::create(&dir, WriterOptions::default()).unwrap();
+    writer.begin(&meta_with(&[])).unwrap();
+    let event = Event { ts: Nanos(2_000), cpu: Cpu(0), kind: Hang { task: TaskId(1) }.into() };
+    let written = writer.batch(&Batch { until: Nanos(3_000), events: vec![event], ..Batch::default() });
+    let error = written.and_then(|()| writer.finish(&meta_with(&[]))).unwrap_err().to_string();
+    assert!(error.contains("sched_process_hang") && error.contains("probes"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -201,7 +264,7 @@ fn long_batches_are_cut_and_short_ones_joined() {
     let read = read(&dir).unwrap();
     assert_eq!(content(&read), content(&batches));
     let times: Vec<Nanos> = read.iter().flat_map(|batch| &batch.events).map(|event| event.ts).collect();
-    assert_eq!(times.len(), 90_000);
+    assert_eq!(times.len(), 3 * (30_000 + DECLARED.len()));
     assert!(times.is_sorted());
     assert!(read.len() >= 11 && read.len() <= 24, "{} batches", read.len());
 }
