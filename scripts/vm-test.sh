@@ -39,7 +39,7 @@ if [ -n "${VM_RUN:-}" ]; then
     tests=()
     cp -rL "$VM_RUN" "$out/run"
 elif [ "$cpus" = 8 ]; then
-    tests=("schedtrace_core live_" "live live_" "ends live_" "loss reader room tail" "vm vm_")
+    tests=("schedtrace_core live_" "live live_" "ends live_" "loss reader room tail" "events live_" "vm vm_")
 else
     tests=("vm vm_")
 fi

@@ -12,6 +12,8 @@ const CLANG: &str = "clang-19";
 const CLANG_VERSION: &str = "19.1.7";
 const CRATE: &str = "crates/schedtrace-bpf";
 const OBJECTS: [&str; 2] = ["ring", "arena"];
+/// The scheduler that tests load, which has no skeleton: its source in the crate's folder, and the object beside it.
+const SCHEDULER: &str = "../schedtrace-core/tests/sched_ext/two_queues.bpf.c";
 
 /// Builds every object. With `check`, builds beside the committed files and fails where the result differs.
 pub(crate) fn run(check: bool) -> Result<()> {
@@ -30,30 +32,39 @@ pub(crate) fn run(check: bool) -> Result<()> {
         let new_skeleton = fresh.path().join("skel.rs");
         build(name, &new_object, &new_skeleton)?;
         for (new, committed) in [(new_object, object), (new_skeleton, skeleton)] {
-            let new = fs::read(&new)?;
-            if check {
-                let old =
-                    fs::read(&committed).with_context(|| format!("cannot read {CRATE}/{}", committed.display()))?;
-                ensure!(
-                    old == new,
-                    "{CRATE}/{} is not what the sources give: run `make bpf` and commit the result",
-                    committed.display()
-                );
-            } else {
-                fs::write(&committed, new)?;
-            }
+            compare_or_replace(&new, &committed, check)?;
         }
     }
+    let fresh = tempfile::tempdir()?;
+    let object = fresh.path().join("scheduler.o");
+    compile(SCHEDULER, &object).build().with_context(|| format!("cannot build {SCHEDULER}"))?;
+    compare_or_replace(&object, &Path::new(SCHEDULER).with_extension("o"), check)
+}
+
+fn compare_or_replace(new: &Path, committed: &Path, check: bool) -> Result<()> {
+    let new = fs::read(new)?;
+    if !check {
+        return Ok(fs::write(committed, new)?);
+    }
+    let old = fs::read(committed).with_context(|| format!("cannot read {CRATE}/{}", committed.display()))?;
+    ensure!(
+        old == new,
+        "{CRATE}/{} is not what the sources give: run `make bpf` and commit the result",
+        committed.display()
+    );
     Ok(())
 }
 
+fn compile(source: &str, object: &Path) -> SkeletonBuilder {
+    let mut builder = SkeletonBuilder::new();
+    // Records are built on the stack as one struct and copied as another.
+    let args = ["-mcpu=v3", "-fno-strict-aliasing", "-Wall", "-Werror", "-fdebug-compilation-dir=."];
+    builder.source(source).obj(object).clang(CLANG).clang_args(args);
+    builder
+}
+
 fn build(name: &str, object: &Path, skeleton: &Path) -> Result<()> {
-    SkeletonBuilder::new()
-        .source(format!("src/bpf/{name}.bpf.c"))
-        .obj(object)
-        .clang(CLANG)
-        // Records are built on the stack as one struct and copied as another.
-        .clang_args(["-mcpu=v3", "-fno-strict-aliasing", "-Wall", "-Werror", "-fdebug-compilation-dir=."])
+    compile(&format!("src/bpf/{name}.bpf.c"), object)
         .reference_obj(true)
         .build_and_generate(skeleton)
         .with_context(|| format!("cannot build {name}.bpf.c"))?;

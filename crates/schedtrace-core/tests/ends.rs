@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use schedtrace_core::{Batch, OnFull, Pipeline, Poll, Source};
+use schedtrace_core::{Batch, Kind, OnFull, Pipeline, Poll, Source};
 use support::InKernel;
 
 const HOW: &str = "SCHEDTRACE_TEST_END";
@@ -20,7 +20,9 @@ const HOW: &str = "SCHEDTRACE_TEST_END";
 #[test]
 fn child_that_ends() {
     let Ok(how) = std::env::var(HOW) else { return };
-    let mut collector = support::collector().start().unwrap();
+    // With every program that there is.
+    let all = Kind::ALL.into_iter().filter(|kind| kind.is_selectable());
+    let mut collector = support::collector().events_where_possible(all).start().unwrap();
     let first = collector.poll(Instant::now() + Duration::from_secs(5)).unwrap();
     assert!(matches!(first, Poll::Batch(_)));
     println!("recording");

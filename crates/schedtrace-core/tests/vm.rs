@@ -13,7 +13,11 @@ use std::time::Duration;
 
 use schedtrace_core::live::{Aspect, Collector, ShardPolicy, State};
 use schedtrace_core::system::{Locality, Topology};
-use schedtrace_core::{Cpu, EventKind, Kind, ShardId};
+use libbpf_rs::{MapCore, ObjectBuilder};
+use schedtrace_core::{
+    Cpu, EventKind, HotplugEnter, HotplugExit, Kind, OomKill, ReclaimBegin, ReclaimEnd, ScxCpuperf, ScxDispatch, ScxInsert,
+    ScxLoad, ScxMove, ScxUnload, ShardId, TaskId,
+};
 use support::{Recorded, assert_switches, ping_pong, record, sleeper};
 
 fn topology() -> Topology {
@@ -154,4 +158,127 @@ fn vm_what_the_kernel_has_is_told() {
     for probe in &capabilities.probes {
         assert_eq!(probe.on, has(&format!("__tracepoint_{}", probe.kind)), "{probe:?}");
     }
+}
+
+#[test]
+fn vm_the_steps_of_a_cpu_that_goes_and_comes_are_told() {
+    let kinds = [Kind::HotplugEnter, Kind::HotplugExit];
+    let (recorded, ()) = record(support::collector().events(kinds), || drop(Offline::take(&[6])));
+    recorded.assert_balanced();
+    let mut begun = Vec::new();
+    let (mut down, mut up, mut names) = (0, 0, BTreeSet::new());
+    for event in &recorded.events {
+        match event.kind {
+            EventKind::HotplugEnter(HotplugEnter { target_cpu, target_state, step, function }) => {
+                assert_eq!(target_cpu, Cpu(6));
+                // `CPUHP_OFFLINE` is 0.
+                *(if target_state == 0 { &mut down } else { &mut up }) += 1;
+                names.insert(recorded.names.get(&function).cloned().unwrap_or_default());
+                begun.push(step);
+            }
+            EventKind::HotplugExit(HotplugExit { target_cpu, step, result, .. }) => {
+                assert_eq!((target_cpu, result), (Cpu(6), 0), "{event:?}");
+                let at = begun.iter().rposition(|begun| *begun == step);
+                begun.remove(at.unwrap_or_else(|| panic!("{event:?} had begun")));
+            }
+            _ => {}
+        }
+    }
+    assert!(down > 10 && up > 10 && begun.is_empty(), "{down} steps down, {up} up, and {begun:?} did not end");
+    // `cpuhp_hp_states` in kernel/cpu.c names them.
+    assert!(names.contains("sched_cpu_activate") && names.contains("takedown_cpu"), "{names:?}");
+}
+
+#[test]
+fn vm_want_of_memory_is_told() {
+    let kinds = [Kind::ReclaimBegin, Kind::ReclaimEnd, Kind::OomKill];
+    let (recorded, victim) = record(support::collector().events(kinds), || {
+        // It keeps what it reads in memory, as it looks for the end of the first line.
+        let glutton = std::process::Command::new("choom").args(["-n", "1000", "--", "tail", "/dev/zero"]).spawn();
+        let mut glutton = glutton.unwrap();
+        let id = glutton.id();
+        assert!(!glutton.wait().unwrap().success(), "it was killed");
+        id
+    });
+    recorded.assert_balanced();
+    let mut looking = std::collections::BTreeMap::<TaskId, u32>::new();
+    let (mut found, mut killed) = (0, Vec::new());
+    for event in &recorded.events {
+        match event.kind {
+            EventKind::ReclaimBegin(ReclaimBegin { task, order }) => assert_eq!(looking.insert(task, order), None),
+            EventKind::ReclaimEnd(ReclaimEnd { task, pages }) => {
+                assert!(looking.remove(&task).is_some(), "{event:?} had begun");
+                found += pages;
+            }
+            EventKind::OomKill(OomKill { victim_pid, .. }) => killed.push(victim_pid),
+            _ => {}
+        }
+    }
+    assert!(found > 0 && killed.contains(&victim), "{found} pages found, {killed:?} killed, of them {victim}");
+}
+
+/// `tests/sched_ext/two_queues.bpf.c`
+const SCHEDULER: &[u8] = include_bytes!("sched_ext/two_queues.bpf.o");
+
+#[test]
+fn vm_what_a_scheduler_of_sched_ext_does_is_told() {
+    if !Path::new("/sys/kernel/sched_ext").exists() {
+        println!("this kernel has no sched_ext: CONFIG_SCHED_CLASS_EXT, Linux 6.12");
+        return;
+    }
+    const SLICE_NS: u32 = 5_000_000;
+    let mut scheduler = ObjectBuilder::default().open_memory(SCHEDULER).unwrap().load().unwrap();
+    let mut map = scheduler.maps_mut().find(|map| map.name() == "two_queues").unwrap();
+    let link = map.attach_struct_ops().unwrap();
+    let kinds = Kind::ALL.into_iter().filter(|kind| kind.group() == schedtrace_core::EventGroup::SchedExt);
+    let (recorded, (ping, pong)) = record(support::collector().events(kinds), || {
+        let both = ping_pong(300);
+        drop(link);
+        // Whoever samples looks at least five times a second.
+        thread::sleep(Duration::from_millis(600));
+        both
+    });
+    recorded.assert_balanced();
+    let of = |wanted: Kind| recorded.events.iter().filter(move |event| event.kind.kind() == wanted);
+    let (mut inserted, mut ran, mut moved, mut set) = ([0; 2], [0; 2], [0; 2], 0);
+    for event in &recorded.events {
+        match event.kind {
+            EventKind::ScxInsert(ScxInsert { task, dsq_id, slice_ns, vtime }) if [7, 8].contains(&dsq_id.0) => {
+                let known = recorded.tasks.iter().find(|known| known.id == task).unwrap();
+                assert_eq!((dsq_id.0, slice_ns), (7 + u64::from(known.tid % 2), SLICE_NS), "{event:?} of {known:?}");
+                assert_eq!(vtime > 0, dsq_id.0 == 8, "{event:?}");
+                inserted[dsq_id.0 as usize - 7] += 1;
+            }
+            EventKind::ScxDispatch(ScxDispatch { dsq_id, latency_ns, layer, .. }) if [7, 8].contains(&dsq_id.0) => {
+                assert!(latency_ns.0 > 0, "{event:?}");
+                assert_eq!(layer, 3, "{event:?}");
+                ran[dsq_id.0 as usize - 7] += 1;
+            }
+            EventKind::ScxMove(ScxMove { dsq_id, moved: true }) => moved[dsq_id.0 as usize - 7] += 1,
+            EventKind::ScxCpuperf(ScxCpuperf { target_cpu, performance }) => {
+                assert_eq!((target_cpu, performance), (event.cpu, 512));
+                set += 1;
+            }
+            _ => {}
+        }
+    }
+    // Both threads waited in the queues, and one of each pair of neighbours has an odd number.
+    let (pings, pongs) = (recorded.ids(ping.tid), recorded.ids(pong.tid));
+    let waits = of(Kind::ScxInsert).filter(|event| event.kind.task().is_some_and(|task| pings.contains(&task) || pongs.contains(&task)));
+    let waits = waits.count();
+    assert!(waits >= 100, "{waits} waits of the two");
+    for queue in 0..2 {
+        let (inserted, ran, moved) = (inserted[queue], ran[queue], moved[queue]);
+        assert!(inserted > 0 && ran > 0 && moved > 0, "queue {queue}: {inserted} inserted, {moved} moved, {ran} ran");
+        assert!(ran <= inserted + 64, "nobody runs from a queue that was not put there");
+    }
+    assert!(set > 100, "{set}");
+    let scheduler = |kind: EventKind| match kind {
+        EventKind::ScxLoad(ScxLoad { scheduler }) => Some((true, scheduler)),
+        EventKind::ScxUnload(ScxUnload { scheduler }) => Some((false, scheduler)),
+        _ => None,
+    };
+    let told: Vec<_> = recorded.events.iter().filter_map(|event| scheduler(event.kind)).collect();
+    let told: Vec<_> = told.into_iter().map(|(load, name)| (load, recorded.names[&name].as_str())).collect();
+    assert_eq!(told, [(true, "two_queues"), (false, "two_queues")]);
 }

@@ -229,7 +229,13 @@ macro_rules! events {
             }
 
             /// How it shows on a time line.
-            pub(crate) const fn shape(self) -> Shape {
+            ///
+            /// ```
+            /// use schedtrace_core::{Kind, Shape};
+            /// assert_eq!(Kind::FutexWait.shape(), Shape::Span);
+            /// ```
+            #[must_use]
+            pub const fn shape(self) -> Shape {
                 match self {
                     $(Self::$kind => Shape::$shape,)*
                     _ => Shape::Instant,

@@ -75,17 +75,17 @@ impl Sampler {
         loop {
             let finishing = finish.is_told();
             // What was there at the beginning came then.
-            let at = if next == started { started } else { now() };
+            // A stream ends before the moment of its end.
+            let last = if finishing { Nanos(finish.ended.load(Ordering::Acquire)) - Nanos(1) } else { Nanos::MAX };
+            let at = if next == started { started } else { now().min(last) };
             self.schedulers(&mut chunk, at, Scheduler::find(root));
             if at >= next || finishing {
                 next = at + self.interval;
-                self.sample(&mut chunk, root)?;
+                self.sample(&mut chunk, last, root)?;
             }
             chunk.until = chunk.events.last().map_or(at, |event| event.ts).max(at);
             if finishing {
-                let ended = Nanos(finish.ended.load(Ordering::Acquire));
-                self.add(&mut chunk, ended, Kind::TraceStopped, TraceStopped { pid: self.pid });
-                chunk.events.sort_by_key(|event| event.ts);
+                self.add(&mut chunk, last, Kind::TraceStopped, TraceStopped { pid: self.pid });
             }
             if chunks.send(std::mem::replace(&mut chunk, Chunk::empty(ShardId::SYSTEM))).is_err() || finishing {
                 return Ok(());
@@ -127,12 +127,13 @@ impl Sampler {
         self.scheduler = found;
     }
 
-    fn sample(&mut self, chunk: &mut Chunk, root: &Path) -> std::io::Result<()> {
+    /// Samples all that is sampled; no event is later than `last`.
+    fn sample(&mut self, chunk: &mut Chunk, last: Nanos, root: &Path) -> std::io::Result<()> {
         for kind in self.kinds.clone() {
             let mut found = Vec::new();
             samples::read(kind, root, &mut found)?;
             // Each file's numbers are of the moment at which it was read.
-            let at = now();
+            let at = now().min(last);
             for (name, value) in found {
                 let metric = self.name(chunk, at, name);
                 let event: EventKind = match kind {
@@ -194,8 +195,8 @@ mod tests {
         write(root.path(), "proc/loadavg", "0.50 0.40 0.30 1/2 3\n");
         let mut sampler = sampler(&[Kind::Loadavg, Kind::Pressure]);
         let mut chunk = Chunk::empty(ShardId::SYSTEM);
-        sampler.sample(&mut chunk, root.path()).unwrap();
-        sampler.sample(&mut chunk, root.path()).unwrap();
+        sampler.sample(&mut chunk, Nanos::MAX, root.path()).unwrap();
+        sampler.sample(&mut chunk, Nanos::MAX, root.path()).unwrap();
         assert_eq!((chunk.events.len(), chunk.names.len()), (10, 5));
         assert!(
             matches!(chunk.events[5].kind, EventKind::Loadavg(Loadavg { metric, value: 50 }) if metric == chunk.names[0].id)

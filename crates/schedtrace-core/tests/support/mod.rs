@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 use schedtrace_core::live::{Collector, CollectorBuilder};
-use schedtrace_core::{Account, Cpu, Event, EventKind, Kind, Loss, LossPlace, Meta, Nanos, Poll, Source, Task, TaskId};
+use schedtrace_core::{Account, Cpu, Event, EventKind, Kind, Loss, LossPlace, Meta, NameId, Nanos, Poll, Source, Task, TaskId};
 
 /// Recordings one at a time: each is a load on the others.
 pub(crate) static ONE: Mutex<()> = Mutex::new(());
@@ -25,9 +25,11 @@ pub(crate) fn collector() -> CollectorBuilder {
 }
 
 /// All that a recording gave.
+#[derive(Default)]
 pub(crate) struct Recorded {
     pub(crate) events: Vec<Event>,
     pub(crate) tasks: Vec<Task>,
+    pub(crate) names: BTreeMap<NameId, String>,
     pub(crate) lost: Vec<Loss>,
     pub(crate) late: usize,
     pub(crate) meta: Meta,
@@ -52,7 +54,7 @@ pub(crate) fn record_by<T, E: Send>(
     let stopper = collector.stopper();
     thread::scope(|scope| {
         let reader = scope.spawn(move || {
-            let mut recorded = Recorded { events: vec![], tasks: vec![], lost: vec![], late: 0, meta: Meta::default() };
+            let mut recorded = Recorded::default();
             let mut until = Nanos::ZERO;
             for turn in 0.. {
                 pace(turn);
@@ -68,6 +70,7 @@ pub(crate) fn record_by<T, E: Send>(
                         recorded.events.extend(batch.events);
                         recorded.events.extend(batch.late);
                         recorded.tasks.extend(batch.tasks);
+                        recorded.names.extend(batch.names.iter().map(|name| (name.id, name.text.to_string())));
                         recorded.lost.extend(batch.lost);
                     }
                     Poll::Idle => {}
@@ -119,7 +122,7 @@ impl Recorded {
         }
         let of = |kind: Kind| accounts.iter().filter(move |account| account.kind == kind);
         for (kind, delivered) in count(&mut |kind| of(kind).map(|account| account.delivered).sum()) {
-            if !matches!(kind, Kind::Snapshot | Kind::Identity) {
+            if kind.is_selectable() && !kind.is_sampled() {
                 assert_eq!(events.get(&kind).copied().unwrap_or(0), delivered, "{kind} events came out");
             }
         }
