@@ -4,6 +4,7 @@
 //! `CLOCK_MONOTONIC` nanoseconds ([`Nanos`]), as `bpf_ktime_get_ns()` reads them.
 
 mod field;
+mod filter;
 mod kinds;
 mod loss;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use field::{Address, BlockOp, FieldInfo, FieldType, Ipi, Name, NameId, Policy, Softirq, Values};
 pub(crate) use field::{choice, text};
+pub use filter::{BadFilter, EventFilter};
 pub use kinds::*;
 pub(crate) use loss::LossCounts;
 #[cfg(test)]

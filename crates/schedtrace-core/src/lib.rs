@@ -90,7 +90,7 @@ pub use event::*;
 pub use pipeline::{Pipeline, SinkOutcome, Summary};
 #[cfg(all(feature = "live", feature = "trace"))]
 pub use recorder::Recorder;
-pub use sink::{OnFull, Sink};
+pub use sink::{Filtered, OnFull, Sink};
 pub use source::{Account, Filters, MemorySource, Meta, Poll, Probe, RingInfo, Source, Transport};
 
 /// The README's example compiles.

@@ -1,7 +1,7 @@
 //! Where batches go: the [`Sink`] trait.
 
 use crate::error::Result;
-use crate::event::Batch;
+use crate::event::{Batch, Event, EventFilter};
 use crate::source::Meta;
 
 /// Takes batches in order. Only [`batch`](Sink::batch) is required.
@@ -79,4 +79,86 @@ pub enum OnFull {
     /// Drop the batch's events and count them as loss of this sink: a view. Identities and losses are carried
     /// over to the next batch, never dropped.
     DropNewest,
+}
+
+/// Gives a sink only the events that a filter accepts, and all the rest of each batch.
+///
+/// ```
+/// use schedtrace_core::{Batch, Cpu, Event, Filtered, Hang, Nanos, Sink, TaskId};
+/// let mut seen = Vec::new();
+/// let mut some = Filtered::new("cpu = 3".parse()?, |batch: &Batch| seen.extend(batch.events.iter().map(|e| e.cpu)));
+/// let on = |cpu| Event { ts: Nanos(5), cpu: Cpu(cpu), kind: Hang { task: TaskId(1) }.into() };
+/// some.batch(&Batch { events: vec![on(1), on(3)], ..Batch::default() })?;
+/// assert_eq!(some.events(), 1);
+/// assert_eq!(seen, [Cpu(3)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Filtered<S> {
+    filter: EventFilter,
+    sink: S,
+    events: u64,
+}
+
+impl<S: Sink> Filtered<S> {
+    /// A sink behind a filter.
+    ///
+    /// ```
+    /// use schedtrace_core::{Batch, Filtered};
+    /// let sink = Filtered::new("event = irq".parse()?, |_: &Batch| ());
+    /// # Ok::<(), schedtrace_core::BadFilter>(())
+    /// ```
+    pub fn new(filter: EventFilter, sink: S) -> Self {
+        Self { filter, sink, events: 0 }
+    }
+
+    /// The sink behind it.
+    ///
+    /// ```
+    /// use schedtrace_core::{Batch, Filtered};
+    /// let sink = Filtered::new("event = irq".parse()?, |_: &Batch| ());
+    /// let everything = sink.into_inner();
+    /// # Ok::<(), schedtrace_core::BadFilter>(())
+    /// ```
+    pub fn into_inner(self) -> S {
+        self.sink
+    }
+
+    /// How many events it let through.
+    ///
+    /// ```
+    /// # use schedtrace_core::{Batch, Filtered};
+    /// # let sink = Filtered::new("event = irq".parse()?, |_: &Batch| ());
+    /// assert_eq!(sink.events(), 0);
+    /// # Ok::<(), schedtrace_core::BadFilter>(())
+    /// ```
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+}
+
+impl<S: Sink> Sink for Filtered<S> {
+    fn begin(&mut self, meta: &Meta) -> Result<()> {
+        self.sink.begin(meta)
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<()> {
+        self.filter.learn(batch);
+        let accepted = |events: &[Event]| events.iter().filter(|event| self.filter.accepts(event)).copied().collect();
+        let some = Batch {
+            until: batch.until,
+            events: accepted(&batch.events),
+            late: accepted(&batch.late),
+            tasks: batch.tasks.clone(),
+            cgroups: batch.cgroups.clone(),
+            names: batch.names.clone(),
+            lost: batch.lost.clone(),
+        };
+        self.events += (some.events.len() + some.late.len()) as u64;
+        self.sink.batch(&some)
+    }
+
+    fn finish(&mut self, meta: &Meta) -> Result<()> {
+        self.sink.finish(meta)
+    }
 }

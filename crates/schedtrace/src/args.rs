@@ -7,6 +7,7 @@ use std::time::Duration;
 #[cfg(feature = "live")]
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
+use schedtrace_core::EventFilter;
 use schedtrace_core::analysis::GroupBy;
 #[cfg(feature = "live")]
 use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
@@ -242,6 +243,9 @@ pub(crate) struct ExportArgs {
     /// The file [default: the trace's name, here, with .pftrace or .csv]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Only events that meet these conditions: 'event = futex_wait and duration_us > 100', 'dsq_lat_us > 1000'
+    #[arg(long = "where", value_name = "CONDITIONS")]
+    pub(crate) filter: Option<EventFilter>,
     /// Replace the file if it is there
     #[arg(long)]
     pub(crate) force: bool,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use schedtrace_core::export::csv::CsvWriter;
 use schedtrace_core::export::perfetto::PerfettoWriter;
 use schedtrace_core::trace::TraceReader;
-use schedtrace_core::{Error, OnFull, Pipeline, Sink, Summary};
+use schedtrace_core::{Error, Filtered, OnFull, Pipeline, Sink};
 
 use crate::args::{ExportArgs, Format};
 use crate::{Failure, units};
@@ -18,25 +18,31 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), Failure> {
         let why = format!("{} exists already: give another file with -o, or --force", output.display());
         return Err(Error::Invalid(why).into());
     }
-    let (summary, bytes) = match args.to {
+    let (events, bytes) = match args.to {
         Format::Perfetto => {
-            let mut writer = PerfettoWriter::create(&output)?;
-            (feed(&mut trace, &mut writer)?, writer.bytes())
+            let (events, writer) = feed(args, &mut trace, PerfettoWriter::create(&output)?)?;
+            (events, writer.bytes())
         }
         Format::Csv => {
-            let mut writer = CsvWriter::create(&output)?;
-            (feed(&mut trace, &mut writer)?, writer.bytes())
+            let (events, writer) = feed(args, &mut trace, CsvWriter::create(&output)?)?;
+            (events, writer.bytes())
         }
     };
-    let events = summary.total_events();
     let each = units::ratio(bytes, events);
     let what = units::plural(events, "event");
     writeln!(std::io::stderr(), "{what} to {}, {} ({each:.1} bytes per event)", output.display(), units::bytes(bytes))?;
     Ok(())
 }
 
-fn feed(trace: &mut TraceReader, sink: &mut (dyn Sink + Send)) -> Result<Summary, Error> {
-    Pipeline::new().sink("export", OnFull::Block, sink).run(trace)?.into_result()
+/// Writes what is wanted of a trace; returns how many events that was.
+fn feed<S: Sink + Send>(args: &ExportArgs, trace: &mut TraceReader, mut sink: S) -> Result<(u64, S), Error> {
+    let Some(filter) = args.filter.clone() else {
+        let summary = Pipeline::new().sink("export", OnFull::Block, &mut sink).run(trace)?.into_result()?;
+        return Ok((summary.total_events(), sink));
+    };
+    let mut some = Filtered::new(filter, sink);
+    Pipeline::new().sink("export", OnFull::Block, &mut some).run(trace)?.into_result()?;
+    Ok((some.events(), some.into_inner()))
 }
 
 /// `run.schedtrace` becomes `run.pftrace`, here.
