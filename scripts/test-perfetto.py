@@ -15,6 +15,8 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace
 
 BOOTTIME, MONOTONIC, REALTIME = 6, 3, 1
 IRQ = {0x08: "hardirq", 0x10: "softirq", 0x40: "nmi"}
+COUNTERS = {"cpu_frequency", "cpu_idle", "sched_cpu_perf_set"}
+ENDS = {"irq_handler_exit", "softirq_exit", "ipi_exit", "cpuhp_exit", "workqueue_execute_end", "mm_vmscan_direct_reclaim_end"}
 LETTERS = {1: "S", 2: "D", 4: "T", 8: "t", 0x10: "X", 0x20: "Z", 0x40: "P", 0x80: "I"}
 
 
@@ -115,6 +117,50 @@ def compare_events(events, rows, offset):
     return sum(ours.values())
 
 
+def text(annotation):
+    """An argument of a slice, as the CSV has it."""
+    kind = annotation.WhichOneof("value")
+    value = getattr(annotation, kind)
+    if kind == "bool_value":
+        return "true" if value else "false"
+    return hex(value) if kind == "pointer_value" else str(value)
+
+
+def compare_track_events(packets, tracks, rows, offset):
+    """All that lasts, happens or is sampled beyond what everybody records: at its time, with its fields."""
+    theirs, counters, ends = Counter(), Counter(), 0
+    for packet in packets:
+        event = packet.track_event
+        track = tracks[event.track_uuid]
+        if event.type == 4:
+            counters[(packet.timestamp, track.name, event.counter_value)] += 1
+        elif event.type == 2:
+            ends += 1
+        else:
+            fields = tuple(f"{a.name}={text(a)}" for a in event.debug_annotations if a.name != "task")
+            theirs[(packet.timestamp, fields)] += 1
+    ours, samples, lasting = Counter(), Counter(), 0
+    for row in rows:
+        if not row["details"] and row["event"] not in ("sched_process_hang",):
+            continue
+        at, name = int(row["ts_ns"]) + offset, row["event"]
+        fields = dict(field.split("=", 1) for field in row["details"].split(" "))
+        if name in COUNTERS or list(fields) == ["metric", "value"]:
+            what, value = list(fields.values())
+            samples[(at, f"{name} {what}" if "metric" in fields else f"{name} CPU {what}", int(value))] += 1
+            continue
+        span = fields.get("duration_ns") or fields.get("latency_ns")
+        lasting += span is not None
+        if name in ENDS:
+            lasting += 1
+            continue
+        ours[(at - int(span or 0), tuple(row["details"].split(" ")))] += 1
+    assert ours == theirs, f"{list(ours - theirs)[:3]} in the CSV alone, {list(theirs - ours)[:3]} in Perfetto alone"
+    assert samples == counters, f"{list(samples - counters)[:3]} and {list(counters - samples)[:3]}"
+    assert lasting == ends, f"{lasting} slices have to end, and {ends} do"
+    return sum(ours.values()) + sum(samples.values()) + lasting
+
+
 def states(events):
     """How long each thread had a CPU, how often, and its waits, as a reader of the events finds them."""
     ran, runs, waits = Counter(), Counter(), defaultdict(list)
@@ -190,13 +236,19 @@ def main():
         name = f"core {cpu['core']}, LLC {cpu['llc']}, node {cpu['node']}"
         assert cpus.cpu_info.cpus[cpu["cpu"]].processor == name
     announced = {thread.tid for packet in rest["process_tree"] for thread in packet.process_tree.threads}
-    seen = {row["tid"] for row in rows} - {"0"}
+    seen = {row["tid"] for row in rows} - {"0", ""}
     assert {int(tid) for tid in seen} <= announced, "every thread is announced"
 
     # Loss is told, on the CPUs and on a track.
     tracks = {p.track_descriptor.uuid: p.track_descriptor for p in rest["track_descriptor"]}
     told = Counter()
-    for packet in rest["track_event"]:
+    is_ours = lambda packet: packet.track_event.categories[:1] in (["loss"], []) and (
+        tracks[packet.track_event.track_uuid].name.startswith("lost ")
+        or tracks[packet.track_event.track_uuid].name.endswith(" waiting tasks")
+    )
+    others = [packet for packet in rest["track_event"] if not is_ours(packet)]
+    more = compare_track_events(others, tracks, rows, offset)
+    for packet in filter(is_ours, rest["track_event"]):
         event = packet.track_event
         track = tracks[event.track_uuid]
         if event.type == 1:
@@ -209,8 +261,11 @@ def main():
         if row["place"] != "late":
             expected[f"lost {row['kind'] or 'events'} ({row['place']})"] += row["count"]
     assert told == expected, f"{told} instead of {expected}"
-    assert bool(sum(lost.values())) == bool(expected), f"bundles behind a loss: {lost}"
-    depths = [p for p in rest["track_event"] if p.track_event.type == 4]
+    # The kinds that are recorded by default are in bundles.
+    default = names | {"sched_switch", "sched_waking", "identity", None}
+    in_bundles = any(row["kind"] in default for row in info["completeness"]["lost"] if row["place"] != "late")
+    assert bool(sum(lost.values())) == in_bundles, f"bundles behind a loss: {lost}"
+    depths = [p for p in rest["track_event"] if p.track_event.type == 4 and is_ours(p)]
     assert depths, "no run queue has a depth"
 
     if not expected:
@@ -231,6 +286,8 @@ def main():
         print(f"  {checked} of {len(mine)} threads: the same runs and CPU time; {len(same)} of {len(queues)}: the same waits")
         assert began
     total = sum(counts.get(name, 0) for name in names | {"sched_switch", "sched_waking"})
+    if more:
+        print(f"  {more} slices, moments and samples of other events are the same")
     print(f"  {compared} switches and wakings are the same; {size} bytes, {size / total:.1f} per event")
     print("ok")
 

@@ -19,6 +19,9 @@ live=$(mktemp -d)
 trap 'rm -rf "$live"' EXIT
 "$CARGO_TARGET_DIR/debug/schedtrace" record --user root -o "$live/run.schedtrace" --perfetto "$live/run.pftrace" -- \
     hackbench -p -g 1 -f 5 -l 2000
+"$CARGO_TARGET_DIR/debug/schedtrace" record --user root -o "$live/all.schedtrace" --events all --calls 0,1 -- \
+    hackbench -p -g 1 -f 5 -l 500
+"$python" scripts/test-perfetto.py "$CARGO_TARGET_DIR/debug/schedtrace" "$live/all.schedtrace"
 for written in "" "$live/run.pftrace"; do
     "$python" scripts/test-perfetto.py "$CARGO_TARGET_DIR/debug/schedtrace" "$live/run.schedtrace" ${written:+"$written"}
 done

@@ -268,7 +268,10 @@ impl<W: Write> PerfettoWriter<W> {
 
     /// Marks the CPUs of which events were lost, and shows when and how many.
     fn lost(&mut self, loss: &Loss) -> Result<()> {
+        // Of what is written as track events, a bundle knows nothing.
+        let of_bundles = loss.kind.is_none_or(|kind| kind.fields().is_empty());
         match self.rings.get(&loss.place) {
+            _ if !of_bundles => {}
             Some(cpus) if !cpus.is_empty() => cpus.iter().for_each(|&cpu| self.cpus.entry(cpu).or_default().lose()),
             // Of any CPU.
             _ => self.cpus.values_mut().for_each(CpuStream::lose),
