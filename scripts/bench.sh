@@ -2,7 +2,8 @@
 # Measures what recording and reading cost, here and beside other tracers, and writes docs/performance.md: as root, in about
 # half an hour. bench.sh [PART [ROUNDS [WORKLOAD...]]]: one part alone is stages (simulated machines, by criterion), programs
 # (the BPF side), compare (other tracers), emulated (scxtop among them, on the test kernel in an emulator; if scxtop is not
-# there, that builds it for a quarter of an hour), figures (schedtrace alone) or page (from what was measured last).
+# there, that builds it for a quarter of an hour), figures (schedtrace alone), events (each kind of events, for
+# docs/events.md) or page (from what was measured last).
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
@@ -40,7 +41,7 @@ is_wanted() {
     [ "$part" = all ] || [ "$part" = "$1" ]
 }
 
-[[ $part =~ ^(all|stages|programs|compare|emulated|figures|page)$ ]] || die "bench.sh has no part called $part: stages, programs, compare, emulated, figures or page"
+[[ $part =~ ^(all|stages|programs|compare|emulated|figures|events|page)$ ]] || die "bench.sh has no part called $part: stages, programs, compare, emulated, figures, events or page"
 is_root || [[ $part =~ ^(stages|page)$ ]] || die "recording needs root: run it as root, then try again"
 scripts/setup.sh util-linux python3
 if is_wanted stages; then
@@ -65,6 +66,11 @@ if is_wanted compare || is_wanted emulated || is_wanted figures; then
     ! is_wanted compare || TMPDIR=$work python3 scripts/bench/run.py "$program" "$results" compare "$rounds" "${workloads[@]}"
     ! is_wanted emulated || emulated
     ! is_wanted figures || TMPDIR=$work python3 scripts/bench/run.py "$program" "$results" figures
+fi
+if is_wanted events; then
+    scripts/setup.sh rt-tests
+    bench events -- "$work/events" "$PWD" "$PWD/docs/events.md"
+    echo "docs/events.md is written"
 fi
 if is_wanted page; then
     python3 scripts/bench/page.py "$results" "$CARGO_TARGET_DIR/criterion" >"$work/page"

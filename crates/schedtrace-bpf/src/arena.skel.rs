@@ -38,7 +38,7 @@ mod imp {
             .map("requests", false)
             .map("calls", false)
             .map("queued", false)
-            .map("layers", false)
+            .map("task_ctxs", false)
             .map(".rodata.settings", true)
             .map("arena_bp.bss", true)
             .map(".data.control", true)
@@ -109,7 +109,7 @@ mod imp {
         pub requests: libbpf_rs::OpenMapMut<'obj>,
         pub calls: libbpf_rs::OpenMapMut<'obj>,
         pub queued: libbpf_rs::OpenMapMut<'obj>,
-        pub layers: libbpf_rs::OpenMapMut<'obj>,
+        pub task_ctxs: libbpf_rs::OpenMapMut<'obj>,
         pub rodata_settings: libbpf_rs::OpenMapMut<'obj>,
         pub rodata_settings_data: Option<&'obj mut types::rodata_settings>,
         pub bss: libbpf_rs::OpenMapMut<'obj>,
@@ -138,7 +138,7 @@ mod imp {
             let mut requests = None;
             let mut calls = None;
             let mut queued = None;
-            let mut layers = None;
+            let mut task_ctxs = None;
             let mut rodata_settings = None;
             let mut bss = None;
             let mut data_control = None;
@@ -163,7 +163,7 @@ mod imp {
                     "requests" => requests = Some(map),
                     "calls" => calls = Some(map),
                     "queued" => queued = Some(map),
-                    "layers" => layers = Some(map),
+                    "task_ctxs" => task_ctxs = Some(map),
                     ".rodata.settings" => rodata_settings = Some(map),
                     "arena_bp.bss" => bss = Some(map),
                     ".data.control" => data_control = Some(map),
@@ -184,7 +184,7 @@ mod imp {
                 requests: requests.expect("map `requests` not present"),
                 calls: calls.expect("map `calls` not present"),
                 queued: queued.expect("map `queued` not present"),
-                layers: layers.expect("map `layers` not present"),
+                task_ctxs: task_ctxs.expect("map `task_ctxs` not present"),
                 rodata_settings: rodata_settings.expect("map `rodata_settings` not present"),
                 rodata_settings_data: unsafe {
                     config
@@ -234,7 +234,7 @@ mod imp {
         pub requests: libbpf_rs::MapMut<'obj>,
         pub calls: libbpf_rs::MapMut<'obj>,
         pub queued: libbpf_rs::MapMut<'obj>,
-        pub layers: libbpf_rs::MapMut<'obj>,
+        pub task_ctxs: libbpf_rs::MapMut<'obj>,
         pub rodata_settings: libbpf_rs::MapMut<'obj>,
         pub rodata_settings_data: Option<&'obj types::rodata_settings>,
         pub bss: libbpf_rs::MapMut<'obj>,
@@ -263,7 +263,7 @@ mod imp {
             let mut requests = None;
             let mut calls = None;
             let mut queued = None;
-            let mut layers = None;
+            let mut task_ctxs = None;
             let mut rodata_settings = None;
             let mut bss = None;
             let mut data_control = None;
@@ -287,7 +287,7 @@ mod imp {
                     "requests" => requests = Some(map),
                     "calls" => calls = Some(map),
                     "queued" => queued = Some(map),
-                    "layers" => layers = Some(map),
+                    "task_ctxs" => task_ctxs = Some(map),
                     ".rodata.settings" => rodata_settings = Some(map),
                     "arena_bp.bss" => bss = Some(map),
                     ".data.control" => data_control = Some(map),
@@ -308,7 +308,7 @@ mod imp {
                 requests: requests.expect("map `requests` not present"),
                 calls: calls.expect("map `calls` not present"),
                 queued: queued.expect("map `queued` not present"),
-                layers: layers.expect("map `layers` not present"),
+                task_ctxs: task_ctxs.expect("map `task_ctxs` not present"),
                 rodata_settings: rodata_settings.expect("map `rodata_settings` not present"),
                 rodata_settings_data: unsafe {
                     config
@@ -1786,7 +1786,7 @@ mod imp {
             pub requests: __anon_8,
             pub calls: __anon_9,
             pub queued: __anon_10,
-            pub layers: __anon_11,
+            pub task_ctxs: __anon_11,
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
@@ -2050,5 +2050,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 328648] = *include_bytes!("bpf/arena.bpf.o");
+    static DATA: [u8; 328656] = *include_bytes!("bpf/arena.bpf.o");
 }

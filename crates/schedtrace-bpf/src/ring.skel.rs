@@ -37,7 +37,7 @@ mod imp {
             .map("requests", false)
             .map("calls", false)
             .map("queued", false)
-            .map("layers", false)
+            .map("task_ctxs", false)
             .map(".rodata.settings", true)
             .map("ring_bpf.bss", true)
             .map(".data.control", true)
@@ -107,7 +107,7 @@ mod imp {
         pub requests: libbpf_rs::OpenMapMut<'obj>,
         pub calls: libbpf_rs::OpenMapMut<'obj>,
         pub queued: libbpf_rs::OpenMapMut<'obj>,
-        pub layers: libbpf_rs::OpenMapMut<'obj>,
+        pub task_ctxs: libbpf_rs::OpenMapMut<'obj>,
         pub rodata_settings: libbpf_rs::OpenMapMut<'obj>,
         pub rodata_settings_data: Option<&'obj mut types::rodata_settings>,
         pub bss: libbpf_rs::OpenMapMut<'obj>,
@@ -135,7 +135,7 @@ mod imp {
             let mut requests = None;
             let mut calls = None;
             let mut queued = None;
-            let mut layers = None;
+            let mut task_ctxs = None;
             let mut rodata_settings = None;
             let mut bss = None;
             let mut data_control = None;
@@ -159,7 +159,7 @@ mod imp {
                     "requests" => requests = Some(map),
                     "calls" => calls = Some(map),
                     "queued" => queued = Some(map),
-                    "layers" => layers = Some(map),
+                    "task_ctxs" => task_ctxs = Some(map),
                     ".rodata.settings" => rodata_settings = Some(map),
                     "ring_bpf.bss" => bss = Some(map),
                     ".data.control" => data_control = Some(map),
@@ -179,7 +179,7 @@ mod imp {
                 requests: requests.expect("map `requests` not present"),
                 calls: calls.expect("map `calls` not present"),
                 queued: queued.expect("map `queued` not present"),
-                layers: layers.expect("map `layers` not present"),
+                task_ctxs: task_ctxs.expect("map `task_ctxs` not present"),
                 rodata_settings: rodata_settings.expect("map `rodata_settings` not present"),
                 rodata_settings_data: unsafe {
                     config
@@ -228,7 +228,7 @@ mod imp {
         pub requests: libbpf_rs::MapMut<'obj>,
         pub calls: libbpf_rs::MapMut<'obj>,
         pub queued: libbpf_rs::MapMut<'obj>,
-        pub layers: libbpf_rs::MapMut<'obj>,
+        pub task_ctxs: libbpf_rs::MapMut<'obj>,
         pub rodata_settings: libbpf_rs::MapMut<'obj>,
         pub rodata_settings_data: Option<&'obj types::rodata_settings>,
         pub bss: libbpf_rs::MapMut<'obj>,
@@ -256,7 +256,7 @@ mod imp {
             let mut requests = None;
             let mut calls = None;
             let mut queued = None;
-            let mut layers = None;
+            let mut task_ctxs = None;
             let mut rodata_settings = None;
             let mut bss = None;
             let mut data_control = None;
@@ -279,7 +279,7 @@ mod imp {
                     "requests" => requests = Some(map),
                     "calls" => calls = Some(map),
                     "queued" => queued = Some(map),
-                    "layers" => layers = Some(map),
+                    "task_ctxs" => task_ctxs = Some(map),
                     ".rodata.settings" => rodata_settings = Some(map),
                     "ring_bpf.bss" => bss = Some(map),
                     ".data.control" => data_control = Some(map),
@@ -299,7 +299,7 @@ mod imp {
                 requests: requests.expect("map `requests` not present"),
                 calls: calls.expect("map `calls` not present"),
                 queued: queued.expect("map `queued` not present"),
-                layers: layers.expect("map `layers` not present"),
+                task_ctxs: task_ctxs.expect("map `task_ctxs` not present"),
                 rodata_settings: rodata_settings.expect("map `rodata_settings` not present"),
                 rodata_settings_data: unsafe {
                     config
@@ -1760,7 +1760,7 @@ mod imp {
             pub requests: __anon_7,
             pub calls: __anon_8,
             pub queued: __anon_9,
-            pub layers: __anon_10,
+            pub task_ctxs: __anon_10,
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
@@ -2024,5 +2024,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 316128] = *include_bytes!("bpf/ring.bpf.o");
+    static DATA: [u8; 316136] = *include_bytes!("bpf/ring.bpf.o");
 }

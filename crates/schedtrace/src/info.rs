@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use schedtrace_core::trace::{TraceReader, TraceState};
-use schedtrace_core::{Account, Source};
+use schedtrace_core::{Account, Kind, Source};
 
 use crate::args::InfoArgs;
 use crate::render::{Column, heading, table, warning};
@@ -46,7 +46,10 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     }
     writeln!(out)?;
     let columns = [Column::Text("TABLE"), Column::Number("ROWS"), Column::Number("BYTES"), Column::Number("PER ROW")];
-    let rows = info.tables.iter().map(|t| {
+    // Of what was asked for and did not happen, the JSON tells.
+    let asked_for = |name: &str| name.parse::<Kind>().is_ok_and(|kind| !kind.is_default());
+    let tables = info.tables.iter().filter(|table| table.rows > 0 || !asked_for(&table.name));
+    let rows = tables.map(|t| {
         let each = if t.rows == 0 { String::new() } else { format!("{:.1}", t.bytes as f64 / t.rows as f64) };
         vec![t.name.clone(), units::count(t.rows), units::bytes(t.bytes), each]
     });

@@ -234,7 +234,7 @@ struct settings {
 	u64 life_wake_at; /* the same for the ring of lifecycles, in bytes */
 	u32 nr_cpus;
 	u32 log_parts; /* a power of two */
-	u32 layer_at; /* where in the value of `layers` a task's layer stands, plus one; 0: nowhere */
+	u32 layer_at; /* where in the value of `task_ctxs` a task's layer stands, plus one; 0: nowhere */
 	u32 fail_ids_every; /* for tests: every Nth look-up of a task's id fails, as it does when storage cannot be had */
 	u8 filter_pids;
 	u8 filter_cgroups;

@@ -133,7 +133,8 @@ impl FromStr for EventFilter {
 
     fn from_str(line: &str) -> Result<Self, BadFilter> {
         let terms = line.replace("&&", " and ").replace(',', " and ");
-        let terms: Vec<_> = terms.split(" and ").map(str::trim).filter(|term| !term.is_empty()).map(Term::read).collect();
+        let terms: Vec<_> =
+            terms.split(" and ").map(str::trim).filter(|term| !term.is_empty()).map(Term::read).collect();
         let terms = terms.into_iter().collect::<Result<Vec<_>, _>>()?;
         if terms.is_empty() {
             return Err(bad(line, "there is nothing in it: try `event = futex_wait and duration_us > 100`"));
@@ -211,7 +212,9 @@ impl Field {
             let full = format!("{stem}_ns");
             find(&full).map(|field| (Self::Own(full, *scale), field.ty))
         });
-        scaled.ok_or_else(|| format!("no event there has a field `{name}`; `schedtrace record --events help` lists the events"))
+        scaled.ok_or_else(|| {
+            format!("no event there has a field `{name}`; `schedtrace record --events help` lists the events")
+        })
     }
 }
 
@@ -221,7 +224,10 @@ impl Value {
             (Field::Event, _) => kinds_of(text).map(Self::Kinds),
             (Field::Group, _) => match EventGroup::ALL.iter().find(|(name, _)| *name == text) {
                 Some(_) => Ok(Self::Text(text.to_owned())),
-                None => Err(format!("no group is called so: use one of {}", EventGroup::ALL.map(|(name, _)| name).join(", "))),
+                None => Err(format!(
+                    "no group is called so: use one of {}",
+                    EventGroup::ALL.map(|(name, _)| name).join(", ")
+                )),
             },
             (Field::Comm, _) | (_, Some(FieldType::Name | FieldType::Choice(_))) => Ok(Self::Text(text.to_owned())),
             (_, Some(FieldType::Flag)) => match text {
@@ -275,7 +281,8 @@ impl EventFilter {
         if term.kinds.as_ref().is_some_and(|kinds| !kinds.contains(&kind)) {
             return false;
         }
-        let number = |found: i128| matches!(term.value, Value::Number(wanted) if term.comparison.holds(&found, &wanted));
+        let number =
+            |found: i128| matches!(term.value, Value::Number(wanted) if term.comparison.holds(&found, &wanted));
         let text = |found: &str| matches!(&term.value, Value::Text(wanted) if term.comparison.holds(found, wanted));
         let any_task = |meets: &dyn Fn(&Task) -> bool| {
             tasks(&event.kind).into_iter().flatten().filter_map(|id| self.task(id)).any(|task| meets(&task))
@@ -299,7 +306,9 @@ impl EventFilter {
                     (_, Value::Text(_)) => text(&self::text(ty, value, |id| self.names.get(&id).map(|text| &**text))),
                     (FieldType::Signed, _) => number(i128::from(value as i64)),
                     // Not divided, which would round: what is wanted is multiplied.
-                    (_, Value::Number(wanted)) => term.comparison.holds(&i128::from(value), &wanted.saturating_mul(*scale)),
+                    (_, Value::Number(wanted)) => {
+                        term.comparison.holds(&i128::from(value), &wanted.saturating_mul(*scale))
+                    }
                     _ => false,
                 }
             }
@@ -366,7 +375,14 @@ mod tests {
         ] {
             assert!(accepts(filter, &wait), "{filter}");
         }
-        for filter in ["duration_ms > 1.5ms and cpu = 3", "cpu > 3", "event = irq", "comm != nginx", "latency_ns > 0", "result > 0"] {
+        for filter in [
+            "duration_ms > 1.5ms and cpu = 3",
+            "cpu > 3",
+            "event = irq",
+            "comm != nginx",
+            "latency_ns > 0",
+            "result > 0",
+        ] {
             let read = filter.parse::<EventFilter>();
             assert!(read.is_err() || !accepts(filter, &wait), "{filter}");
         }
@@ -379,9 +395,13 @@ mod tests {
     fn what_scxtop_s_users_wrote_keeps_working() {
         let (task, dsq_id, latency_ns) = (TaskId(7), Address(8), Nanos(1_200_000));
         let run = at(1, ScxDispatch { task, dsq_id, latency_ns, depth: 4, layer: 2 });
-        for filter in
-            ["dsq_lat_us > 1000", "event = sched_switch and dsq_lat_us > 1000", "sched_switch.dsq_lat_us > 1000", "layer_id = 2", "dsq_nr_queued = 4"]
-        {
+        for filter in [
+            "dsq_lat_us > 1000",
+            "event = sched_switch and dsq_lat_us > 1000",
+            "sched_switch.dsq_lat_us > 1000",
+            "layer_id = 2",
+            "dsq_nr_queued = 4",
+        ] {
             assert!(accepts(filter, &run), "{filter}");
         }
         assert!(!accepts("dsq_lat_us > 1200", &run), "it is no longer than that");

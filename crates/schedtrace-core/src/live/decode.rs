@@ -29,7 +29,8 @@ pub(super) enum Decoded {
         cpu: Cpu,
         from: Nanos,
         until: Nanos,
-        totals: PerKind,
+        /// Behind a pointer: an event, of which there are millions, is not to take as much room.
+        totals: Box<PerKind>,
     },
     /// A text, and the moment at which it was told.
     Name(Name),
@@ -146,7 +147,7 @@ impl Decoder {
                 cpu: Cpu(record.cpu),
                 from: Nanos(record.from),
                 until: Nanos(record.until),
-                totals: all_kinds(&record.lost),
+                totals: Box::new(all_kinds(&record.lost)),
             }),
             rec_type::NAME => read(words).map(|record: wire::NameRecord| {
                 Decoded::Name(Name::new(NameId(record.id), Nanos(record.ts), &record.text))
@@ -291,6 +292,20 @@ fn event(kind: u8, words: &[u64], id: impl Fn(u32, bool) -> Option<TaskId>) -> O
 
 /// What a part of a record takes, of which a record of an event has one; without a ring's header.
 pub(super) const PART_BYTES: usize = size_of::<wire::Switch>();
+
+/// The bytes of a record without a ring's header; 0 for what is not sent.
+pub(super) fn record_bytes(kind: Kind) -> u32 {
+    match kind {
+        kind if kind.is_sampled() => 0,
+        kind if declared::is_wide(kind) => 2 * PART_BYTES as u32,
+        _ => PART_BYTES as u32,
+    }
+}
+
+/// Whether records of a kind always take the ring for lifecycles.
+pub(super) fn goes_over_the_ring(kind: Kind) -> bool {
+    (rec_type::FORK..=rec_type::RENAME).contains(&(kind as u8))
+}
 
 /// How many parts the record has that begins with this word.
 #[inline(always)]
@@ -456,7 +471,9 @@ pub(super) fn settings(settings: &Settings, wake_at: u64, log_parts: usize) -> V
         nr_cpus: settings.cpu_numbers as u32,
         kinds: probes.iter().filter(|probe| probe.on).fold(0, |bits, probe| bits | 1 << probe.kind as u32),
         calls: settings.calls.iter().fold([0; 8], |mut bits, &call| {
-            bits.get_mut(call as usize / 64).map(|word| *word |= 1 << (call % 64));
+            if let Some(word) = bits.get_mut(call as usize / 64) {
+                *word |= 1 << (call % 64);
+            }
             bits
         }),
         layer_at: settings.layers.as_ref().map_or(0, |layers| layers.at + 1),

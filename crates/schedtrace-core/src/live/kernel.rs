@@ -59,8 +59,8 @@ macro_rules! configure {
         $open.maps.calls.set_autocreate(calls)?;
         $open.maps.queued.set_autocreate(loads(EventGroup::SchedExt))?;
         match $settings.layers.as_ref() {
-            Some(layers) => $open.maps.layers.reuse_fd(layers.map.as_fd())?,
-            None => $open.maps.layers.set_autocreate(loads(EventGroup::SchedExt))?,
+            Some(layers) => $open.maps.task_ctxs.reuse_fd(layers.map.as_fd())?,
+            None => $open.maps.task_ctxs.set_autocreate(loads(EventGroup::SchedExt))?,
         }
     }};
 }

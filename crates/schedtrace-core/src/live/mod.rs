@@ -24,6 +24,7 @@
 mod arena;
 mod builder;
 mod capabilities;
+mod catalog;
 mod decode;
 mod kernel;
 mod layers;
@@ -41,6 +42,7 @@ mod synthetic;
 
 pub use builder::{Attached, CollectorBuilder, Loaded};
 pub use capabilities::{Aspect, Capabilities, Check, State};
+pub use catalog::{EventInfo, catalog_fields, catalog_row, events};
 pub use running::{Collector, Stopper};
 pub use shards::ShardPolicy;
 #[cfg(feature = "synthetic")]

@@ -294,7 +294,7 @@ fn take(decoder: &Decoder, words: &[u64], clock: Nanos, chunk: &mut Chunk) {
             chunk.tasks.extend(given.into_iter().chain([task]));
         }
         Decoded::Name(name) => chunk.names.push(name),
-        Decoded::Loss { cpu, from, until, totals } => chunk.full.push(FullRing { cpu, from, until, totals }),
+        Decoded::Loss { cpu, from, until, totals } => chunk.full.push(FullRing { cpu, from, until, totals: *totals }),
         Decoded::Unreadable => {
             let place = LossPlace::Decode(chunk.shard);
             chunk.lost.push(Loss { place, kind: None, count: 1, from: chunk.until, until: clock });

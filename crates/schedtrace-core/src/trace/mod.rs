@@ -38,6 +38,7 @@
 //! | `sched_migrate_task` | `task`, `from_cpu`, `to_cpu`, `placed`, `prio` |
 //! | `task_lifecycle` | `event` (fork, exec, exit, free, rename), `task` (of a fork: the child), `parent_task`, `old_tid`, `group_dead` |
 //! | `snapshot` | `task`, `running` |
+//! | any other event | its fields ([`Kind::fields`](crate::Kind::fields)); there if it was recorded |
 //! | `tasks` | `task_id`, `tid`, `pid`, `ppid`, `comm`, `cgroup_id`, `start_ns`, `since_ns`, `kernel`, `recorder`, `seen_ns`, `carried` |
 //! | `cgroups` | `cgroup_id`, `path`, `seen_ns`, `carried` |
 //! | `loss` | `place`, `kind`, `count`, `from_ns`, `until_ns`, `seen_ns` |

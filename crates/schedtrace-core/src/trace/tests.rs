@@ -186,7 +186,7 @@ fn stream(count: u64, size: u64) -> Vec<Batch> {
 
 fn declared(n: u64, task: TaskId) -> [EventKind; 3] {
     let (action, latency_ns) = (NameId(n as u32 + 1), Nanos(n * 1_000));
-    let operation = BlockOp(if n % 2 == 0 { 1 } else { 77 });
+    let operation = BlockOp(if n.is_multiple_of(2) { 1 } else { 77 });
     [
         IrqEntry { irq: n as u32, action }.into(),
         BlockComplete { task, device: NameId::NONE, size_bytes: 4096, operation, status: 10, latency_ns }.into(),

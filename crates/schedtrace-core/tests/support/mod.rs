@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 use schedtrace_core::live::{Collector, CollectorBuilder};
-use schedtrace_core::{Account, Cpu, Event, EventKind, Kind, Loss, LossPlace, Meta, NameId, Nanos, Poll, Source, Task, TaskId};
+use schedtrace_core::{
+    Account, Cpu, Event, EventKind, Kind, Loss, LossPlace, Meta, NameId, Nanos, Poll, Source, Task, TaskId,
+};
 
 /// Recordings one at a time: each is a load on the others.
 pub(crate) static ONE: Mutex<()> = Mutex::new(());

@@ -16,13 +16,13 @@ struct {
 	__type(value, struct queued);
 } queued SEC(".maps");
 
-/* Where scx_layered runs, this is its own map, in which each task's layer stands. */
+/* Where scx_layered runs, this is its own map of this name, in which each task's layer stands. */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, u64);
-} layers SEC(".maps");
+} task_ctxs SEC(".maps");
 
 extern s32 scx_bpf_dsq_nr_queued(u64 dsq) __ksym __weak;
 
@@ -91,7 +91,7 @@ int BPF_PROG(scx_run, bool preempt, struct task_struct *prev, struct task_struct
 	since = q->since;
 	q->since = 0;
 	if (settings.layer_at) {
-		value = bpf_task_storage_get(&layers, next, 0, 0);
+		value = bpf_task_storage_get(&task_ctxs, next, 0, 0);
 		if (value)
 			bpf_probe_read_kernel(&layer, sizeof(layer), (void *)value + settings.layer_at - 1);
 	}

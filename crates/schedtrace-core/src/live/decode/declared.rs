@@ -5,11 +5,31 @@ use schedtrace_bpf::wire::{self, rec_type};
 use super::read;
 use crate::event::{
     Address, BlockComplete, BlockInsert, BlockIssue, BlockOp, Cpu, CpuFrequency, CpuIdle, CredChange, Event, EventKind,
-    FutexWait, FutexWake, Hang, HotplugEnter, HotplugExit, Ipi, IpiEntry, IpiExit, IpiSend, IrqEntry, IrqExit,
+    FutexWait, FutexWake, Hang, HotplugEnter, HotplugExit, Ipi, IpiEntry, IpiExit, IpiSend, IrqEntry, IrqExit, Kind,
     MajorFault, NameId, Nanos, OomKill, PiSetprio, Policy, PrioChange, ReclaimBegin, ReclaimEnd, ScxCpuperf,
     ScxDispatch, ScxInsert, ScxMove, Softirq, SoftirqEntry, SoftirqExit, SoftirqRaise, Syscall, SyscallFailed, TaskId,
     Wait, Wakeup, WorkEnd, WorkStart,
 };
+
+/// The kinds whose records have two parts.
+const WIDE: [Kind; 11] = [
+    Kind::HotplugEnter,
+    Kind::HotplugExit,
+    Kind::BlockInsert,
+    Kind::BlockIssue,
+    Kind::BlockComplete,
+    Kind::FutexWait,
+    Kind::FutexWake,
+    Kind::Syscall,
+    Kind::CredChange,
+    Kind::ScxInsert,
+    Kind::ScxDispatch,
+];
+
+/// Whether the records of a kind have two parts.
+pub(super) fn is_wide(kind: Kind) -> bool {
+    WIDE.contains(&kind)
+}
 
 /// Reads a record of one part, or of two; `id` finds the task that it speaks of.
 pub(super) fn event(kind: u8, words: &[u64], id: impl Fn(u32) -> Option<TaskId>) -> Option<Event> {
@@ -89,5 +109,6 @@ pub(super) fn event(kind: u8, words: &[u64], id: impl Fn(u32) -> Option<TaskId>)
         rec_type::SCX_CPUPERF => ScxCpuperf { target_cpu: cpu_of_a, performance: low }.into(),
         _ => return None,
     };
-    Some(Event { ts: Nanos(short.ts), cpu: Cpu(short.cpu), kind })
+    let as_it_should_be = is_wide(kind.kind()) == (short.flags & wire::WIDE != 0);
+    as_it_should_be.then_some(Event { ts: Nanos(short.ts), cpu: Cpu(short.cpu), kind })
 }
