@@ -293,7 +293,7 @@ fn live_interrupts_between_cpus_are_sent_and_come() {
             }
             _ => None,
         });
-        let there = sent.iter().filter(|(function, cpu, targets)| !function.is_empty() && (*cpu, *targets) == (1, 1));
+        let there = sent.iter().filter(|(function, cpu, targets)| !function.is_empty() && *cpu == 1 && *targets >= 1);
         assert!(there.count() >= 50, "{sent:?}");
     }
 }

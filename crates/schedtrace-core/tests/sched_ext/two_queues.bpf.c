@@ -47,6 +47,13 @@ s32 init(void)
 	return failed ? failed : scx_bpf_create_dsq(VTIME_DSQ, -1);
 }
 
+/* Where a task was, and into a queue: the kernel's own choice would let it run at once on a CPU that is idle. */
+SEC("struct_ops/select_cpu")
+s32 BPF_PROG(select_cpu, struct task_struct *p, s32 prev_cpu, u64 flags)
+{
+	return prev_cpu;
+}
+
 SEC("struct_ops/enqueue")
 int BPF_PROG(enqueue, struct task_struct *p, u64 flags)
 {
@@ -92,6 +99,7 @@ int BPF_PROG(running, struct task_struct *p)
 /* Those of the kernel's that are set: libbpf finds them by their names. */
 struct sched_ext_ops {
 	s32 (*init)(void);
+	s32 (*select_cpu)(struct task_struct *p, s32 prev_cpu, u64 flags);
 	void (*enqueue)(struct task_struct *p, u64 flags);
 	void (*dispatch)(s32 cpu, struct task_struct *prev);
 	void (*running)(struct task_struct *p);
@@ -101,6 +109,7 @@ struct sched_ext_ops {
 SEC(".struct_ops.link")
 struct sched_ext_ops two_queues = {
 	.init = (void *)init,
+	.select_cpu = (void *)select_cpu,
 	.enqueue = (void *)enqueue,
 	.dispatch = (void *)dispatch,
 	.running = (void *)running,
