@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use schedtrace_core::live::{Capabilities, Collector, State};
+use schedtrace_core::{EventGroup, Probe};
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
@@ -42,11 +43,27 @@ fn print(capabilities: &Capabilities) -> Result<(), Failure> {
             }
         }
     }
-    writeln!(out, "\n{}", heading("Events"))?;
-    for probe in &capabilities.probes {
+    let line = |probe: &Probe| {
         let on = if probe.on { "on" } else { "off" };
         let line = format!("  {on:<8} {:<19} {}", probe.kind.name(), probe.why.as_deref().unwrap_or_default());
-        writeln!(out, "{}", line.trim_end())?;
+        line.trim_end().to_owned()
+    };
+    writeln!(out, "\n{}", heading("Events"))?;
+    let (by_default, more): (Vec<_>, Vec<_>) = capabilities.probes.iter().partition(|probe| probe.kind.is_default());
+    by_default.into_iter().try_for_each(|probe| writeln!(out, "{}", line(probe)))?;
+    // Of those that have to be asked for, how many there are, and which are not.
+    writeln!(out, "\n{}", heading("More, with --events"))?;
+    for (name, group) in EventGroup::ALL {
+        let of_group = more.iter().filter(|probe| probe.kind.group() == group);
+        let (on, off): (Vec<_>, Vec<_>) = of_group.partition(|probe| probe.on);
+        writeln!(
+            out,
+            "  {:<8} {name:<19} {} of {}",
+            if on.is_empty() { "off" } else { "on" },
+            on.len(),
+            on.len() + off.len()
+        )?;
+        off.into_iter().try_for_each(|probe| writeln!(out, "{}", line(probe)))?;
     }
     let verdict = match capabilities.can_record() {
         true => "`schedtrace record` works here".to_owned(),
