@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 use schedtrace_core::live::{Collector, CollectorBuilder};
 use schedtrace_core::{
-    Account, Cpu, Event, EventKind, Kind, Loss, LossPlace, Meta, NameId, Nanos, Poll, Source, Task, TaskId,
+    Account, Cpu, Event, EventKind, FieldType, Kind, Loss, LossPlace, Meta, NameId, Nanos, Poll, Source, Task, TaskId,
 };
 
 /// Recordings one at a time: each is a load on the others.
@@ -63,7 +63,9 @@ pub(crate) fn record_by<T, E: Send>(
                 match collector.poll(Instant::now() + Duration::from_millis(50)).unwrap() {
                     Poll::Batch(batch) => {
                         assert!(batch.until >= until, "time went back");
+                        recorded.names.extend(batch.names.iter().map(|name| (name.id, name.text.to_string())));
                         for event in &batch.events {
+                            assert!(names_of(event).all(|id| recorded.names.contains_key(&id)), "{event:?}: its names");
                             assert!(event.ts >= until && event.ts < batch.until, "{event:?} not in its batch");
                         }
                         assert!(batch.events.is_sorted_by_key(|event| event.ts));
@@ -72,7 +74,6 @@ pub(crate) fn record_by<T, E: Send>(
                         recorded.events.extend(batch.events);
                         recorded.events.extend(batch.late);
                         recorded.tasks.extend(batch.tasks);
-                        recorded.names.extend(batch.names.iter().map(|name| (name.id, name.text.to_string())));
                         recorded.lost.extend(batch.lost);
                     }
                     Poll::Idle => {}
@@ -88,6 +89,14 @@ pub(crate) fn record_by<T, E: Send>(
         let (recorded, end) = reader.join().unwrap();
         (recorded, end, result)
     })
+}
+
+/// The names that an event bears.
+fn names_of(event: &Event) -> impl Iterator<Item = NameId> {
+    let values = event.kind.values();
+    let fields = event.kind.kind().fields().iter().enumerate();
+    let names: Vec<_> = fields.filter(|(_, field)| field.ty == FieldType::Name).map(|(at, _)| values[at]).collect();
+    names.into_iter().map(|id| NameId(id as u32)).filter(|id| *id != NameId::NONE)
 }
 
 impl Recorded {
