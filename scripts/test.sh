@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
 if is_root; then
-    scripts/setup.sh rt-tests e2fsprogs libcap2-bin
+    scripts/setup.sh rt-tests e2fsprogs libcap2-bin strace util-linux
 else
     scripts/setup.sh
 fi

@@ -29,7 +29,7 @@ kernel=$(realpath "$kernel")
 cpus=${CPUS:-8}
 [[ $cpus =~ ^(8|16|32|64)$ ]] || die "CPUS is $cpus: 8, 16, 32 or 64"
 is_root || die "the virtual machine reads this machine's root file system: run as root"
-scripts/setup.sh qemu-system-x86 iproute2 binutils
+scripts/setup.sh qemu-system-x86 iproute2 binutils strace rt-tests
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT

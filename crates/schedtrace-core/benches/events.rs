@@ -36,9 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let measured = thread::scope(|scope| {
         let recording = scope.spawn(|| Pipeline::new().sink("trace", OnFull::Block, &mut writer).run(&mut collector));
         let worked = (0..3).try_for_each(|_| work(Path::new(folder)));
-        let measured: HashMap<String, (u64, u64)> = ProgInfoIter::default()
-            .map(|program| (program.name.to_string_lossy().into_owned(), (program.run_time_ns, program.run_cnt)))
-            .collect();
+        let measured = Measured::now();
         stopper.stop();
         let recorded = recording.join().map_err(|_| "the recording panicked")?;
         recorded?.into_result()?;
@@ -59,7 +57,36 @@ fn between(guide: &str, mark: &str, what: &str) -> Result<String, Box<dyn Error>
     Ok(format!("{before}{from}{what}{until}{after}"))
 }
 
-fn table(trace: &Path, measured: &HashMap<String, (u64, u64)>) -> Result<String, Box<dyn Error>> {
+/// The time and the number of the runs of each program, by its name, of which the kernel keeps 15 bytes: programs that have
+/// the same were loaded in the order of the events.
+struct Measured(HashMap<String, Vec<(u64, u64)>>);
+
+impl Measured {
+    fn now() -> Self {
+        let mut all: HashMap<String, Vec<(u64, u64)>> = HashMap::new();
+        for program in ProgInfoIter::default() {
+            let runs = all.entry(program.name.to_string_lossy().into_owned()).or_default();
+            runs.push((program.run_time_ns, program.run_cnt));
+        }
+        Self(all)
+    }
+
+    fn of(&self, kind: Kind) -> Option<(u64, u64)> {
+        let cut = |name: &str| name.chars().take(15).collect::<String>();
+        let all = events();
+        let mut names: Vec<&str> = all.iter().flat_map(|event| &event.probes).map(String::as_str).collect();
+        let mut known = std::collections::HashSet::new();
+        names.retain(|name| known.insert(*name));
+        let probes = &all.iter().find(|event| event.kind == kind)?.probes;
+        let probe = ["sys_exit", kind.name()].into_iter().find(|name| probes.iter().any(|probe| probe == name));
+        let probe = probe.or_else(|| probes.first().map(String::as_str)).filter(|probe| !probe.contains('('))?;
+        let of_perf = if kind == Kind::MajorFault { kind.name() } else { probe };
+        let nth = names.iter().filter(|name| cut(name) == cut(probe)).position(|name| *name == probe)?;
+        self.0.get(&cut(of_perf))?.get(nth).copied().filter(|(_, runs)| *runs >= RUNS)
+    }
+}
+
+fn table(trace: &Path, measured: &Measured) -> Result<String, Box<dyn Error>> {
     let tables = TraceReader::open(trace)?.info()?.tables;
     let mut text = "| event | group | recorded by | Linux | bytes in a log | on a ring | on disk | ns |\n".to_owned();
     text += "|---|---|---|---|---|---|---|---|\n";
@@ -67,12 +94,7 @@ fn table(trace: &Path, measured: &HashMap<String, (u64, u64)>) -> Result<String,
         let of_kind = |table: &&schedtrace_core::trace::TableInfo| table.name == table_of(event.kind);
         let on_disk = tables.iter().find(of_kind).filter(|table| table.rows >= RUNS);
         let on_disk = on_disk.map_or("-".to_owned(), |table| format!("{:.1}", table.bytes as f64 / table.rows as f64));
-        // The kernel cuts names to 15 bytes.
-        let cut = |name: &str| name.chars().take(15).collect::<String>();
-        let name = event.probes.first().map(|probe| cut(probe)).unwrap_or_default();
-        let run =
-            measured.get(&name).or_else(|| measured.get(&cut(event.kind.name()))).filter(|(_, runs)| *runs >= RUNS);
-        let run = run.map_or("-".to_owned(), |(time, runs)| (time / runs).to_string());
+        let run = measured.of(event.kind).map_or("-".to_owned(), |(time, runs)| (time / runs).to_string());
         text += &format!("{} {on_disk} | {run} |\n", catalog_row(&event));
     }
     Ok(text)
@@ -98,6 +120,14 @@ fn work(folder: &Path) -> Result<(), Box<dyn Error>> {
         file.write_all(&[1; 256 << 10])?;
         file.sync_all()?;
         let _ = fs::File::open("/no/such/file");
+        // A program that has to be read where it faults.
+        let program = folder.join(".schedtrace-faulty");
+        fs::copy("/usr/bin/stat", &program)?;
+        let pages = fs::File::open(&program)?;
+        pages.sync_all()?;
+        rustix::fs::fadvise(&pages, 0, None, rustix::fs::Advice::DontNeed)?;
+        run(&program.to_string_lossy(), &["/"])?;
+        fs::remove_file(&program)?;
     }
     let word = AtomicU32::new(0);
     thread::scope(|scope| {

@@ -159,6 +159,48 @@ fn live_who_waits_for_a_futex_and_who_wakes_it_have_one_address() {
     assert_eq!((value, wakes), (1, vec![(true, 1)]));
 }
 
+#[cfg(target_arch = "x86_64")]
+const FUTEX: u32 = 202;
+#[cfg(not(target_arch = "x86_64"))]
+const FUTEX: u32 = 98;
+
+/// strace writes no decoder of ours, and stops the process at each call: what it counts of threads that wake each other is
+/// the truth for both.
+#[test]
+fn live_futex_calls_are_those_that_strace_counts() {
+    let counted = tempfile::NamedTempFile::new().unwrap();
+    let kinds = [Kind::Syscall, Kind::FutexWait, Kind::FutexWake];
+    let (recorded, pid) = record(only(kinds).calls([FUTEX]), || {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-c", "-e", "trace=futex", "-o"]).arg(counted.path());
+        let strace = strace.args(["hackbench", "--threads", "-p", "-g", "1", "-f", "4", "-l", "50"]);
+        let mut strace = strace.stdout(Stdio::null()).spawn().unwrap();
+        let pid = strace.id();
+        assert!(strace.wait().unwrap().success());
+        pid
+    });
+    recorded.assert_balanced();
+    // The columns are: share, seconds, microseconds a call, calls, errors where there were any, and the name.
+    let text = fs::read_to_string(counted.path()).unwrap();
+    let row: Vec<_> = text.lines().find(|line| line.ends_with(" futex")).unwrap().split_whitespace().collect();
+    let calls: u64 = row[3].parse().unwrap();
+    let errors: u64 = if row.len() == 6 { row[4].parse().unwrap() } else { 0 };
+    let traced =
+        recorded.tasks.iter().find(|task| task.ppid == pid && task.comm.to_string() == "hackbench").unwrap().tgid;
+    let is_theirs = |task: TaskId| recorded.tasks.iter().any(|known| known.id == task && known.tgid == traced);
+    let seen = of(&recorded, |kind| match kind {
+        EventKind::Syscall(Syscall { task, number: FUTEX, result, .. }) if is_theirs(task) => Some(result),
+        _ => None,
+    });
+    // strace takes what is begun again after a signal for an error, too: it is rare.
+    assert!(calls > 0 && seen.len() as u64 == calls, "{} calls, and strace says\n{text}", seen.len());
+    let failed = seen.iter().filter(|result| **result < 0).count() as u64;
+    assert_eq!(failed, errors, "{text}");
+    let waits = recorded.count(|event| matches!(event.kind, EventKind::FutexWait(wait) if is_theirs(wait.task)));
+    let wakes = recorded.count(|event| matches!(event.kind, EventKind::FutexWake(wake) if is_theirs(wake.task)));
+    assert_eq!(waits + wakes, calls, "each is one or the other");
+}
+
 /// Sums of `/proc/softirqs`, by their names.
 fn softirqs() -> BTreeMap<String, u64> {
     let text = fs::read_to_string("/proc/softirqs").unwrap();

@@ -197,6 +197,16 @@ impl Recorded {
     }
 }
 
+/// What somebody has added to tracefs: kprobes, uprobes and the like.
+fn added_to_tracefs() -> String {
+    const EVENTS: &str = "/sys/kernel/tracing/dynamic_events";
+    if !std::path::Path::new(EVENTS).exists() {
+        let mount = std::process::Command::new("mount").args(["-t", "tracefs", "none", "/sys/kernel/tracing"]).status();
+        assert!(mount.is_ok_and(|mount| mount.success()), "tracefs cannot be looked at");
+    }
+    fs::read_to_string(EVENTS).unwrap_or_default()
+}
+
 /// The ids of the programs, maps and links in the kernel, which gives none twice in a row.
 pub(crate) struct InKernel([BTreeSet<u32>; 3]);
 
@@ -222,6 +232,7 @@ impl InKernel {
             assert!(Instant::now() < deadline, "{who} left {:?} programs, maps and links", self.new_since());
             thread::sleep(Duration::from_millis(20));
         }
+        assert_eq!(added_to_tracefs(), "", "{who} left something in tracefs");
     }
 }
 
