@@ -71,6 +71,7 @@ nightly="nightly-2026-10-30"
 # Every public item of the library has an example (fields and variants are part of theirs).
 examples() {
     local lint=rustdoc::missing_doc_code_examples
+    scripts/setup.sh "${vendored_needs[@]}"
     toolchain "$nightly"
     RUSTDOCFLAGS="-Z unstable-options -Z crate-attr=feature(rustdoc_missing_doc_code_examples) -D $lint" \
         cargo "+$nightly" doc --quiet --locked --no-deps --all-features -p schedtrace-core
@@ -79,6 +80,7 @@ examples() {
 # The public API, as crates/schedtrace-core/public-api.txt has it; accept=1 writes it anew.
 api() {
     local file=crates/schedtrace-core/public-api.txt now
+    scripts/setup.sh "${vendored_needs[@]}"
     toolchain "$nightly"
     tool cargo-public-api 0.52.0
     now=$(mktemp)

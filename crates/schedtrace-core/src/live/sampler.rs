@@ -90,7 +90,7 @@ impl Sampler {
             if chunks.send(std::mem::replace(&mut chunk, Chunk::empty(ShardId::SYSTEM))).is_err() || finishing {
                 return Ok(());
             }
-            alarm.wait();
+            alarm.wait(next);
         }
     }
 

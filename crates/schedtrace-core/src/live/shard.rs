@@ -237,7 +237,7 @@ impl Shard {
             }
             self.pace.saw(seen, last, clock);
             last = clock;
-            alarm.wait();
+            alarm.wait(Nanos::MAX);
         }
     }
 
@@ -269,9 +269,10 @@ impl Alarm {
         Ok(Self { epoll, pace })
     }
 
-    /// Until the ring's fill threshold, the next look, or the end.
-    pub(super) fn wait(&self) {
-        let wait = self.pace.wait(now());
+    /// Until the ring's fill threshold, the next look, or the end; and no longer than until `last`.
+    pub(super) fn wait(&self, last: Nanos) {
+        let now = now();
+        let wait = self.pace.wait(now).min(Duration::from_nanos((last - now).0));
         let timeout = rustix::time::Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() };
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
         if let Err(error) = epoll::wait(&self.epoll, &mut events[..], Some(&timeout))
