@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Records anew the trace that the tests replay, on the test kernel with 8 CPUs (vm/fixture.sh says what). Every accepted
-# report, screen and answer is of this trace: accept those anew, too, and read what changed.
+# Records anew a trace that the tests replay, on the test kernel with 8 CPUs: fixture.sh [hackbench|events] (vm/fixture.sh
+# and vm/fixture-events.sh say what). Every accepted report, screen and answer is of the first: accept those anew, too, and read
+# what changed.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
@@ -8,10 +9,20 @@ source "$(dirname "$0")/env.sh"
 fixtures=crates/schedtrace/tests/fixtures
 result=$(mktemp -d)
 trap 'rm -rf "$result"' EXIT
-scripts/setup.sh rt-tests
+scripts/setup.sh rt-tests binutils
 mkdir "$result/run"
-cp scripts/vm/fixture.sh "$result/run/run"
+which=${1:-hackbench}
+case $which in
+hackbench) cp scripts/vm/fixture.sh "$result/run/run" ;;
+events)
+    cp scripts/vm/fixture-events.sh "$result/run/run"
+    binary=$(cargo test --quiet --locked -p schedtrace-core --test vm --no-run --message-format=json |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+    strip -o "$result/run/vm" "$binary"
+    ;;
+*) die "no trace is called $which: hackbench or events" ;;
+esac
 VM_RUN=$result/run VM_RESULT=$result scripts/vm-test.sh
-[ -d "$result/hackbench.schedtrace" ] || die "nothing was recorded: see above"
-rm -rf "$fixtures/hackbench.schedtrace"
-cp -r "$result/hackbench.schedtrace" "$fixtures/"
+[ -d "$result/$which.schedtrace" ] || die "nothing was recorded: see above"
+rm -rf "$fixtures/$which.schedtrace"
+cp -r "$result/$which.schedtrace" "$fixtures/"

@@ -34,6 +34,90 @@ fn complaint(output: &Output, code: i32) -> String {
     text
 }
 
+/// One with every event that there is.
+fn every_event() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events.schedtrace")
+}
+
+/// Lines of a trace's CSV, as far as they meet conditions: the event's name, who it is about, and its other fields.
+fn exported(trace: &Path, conditions: Option<&str>) -> Vec<(String, String, String)> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("events.csv");
+    let (trace, path) = (trace.to_str().unwrap(), file.to_str().unwrap());
+    let mut args = vec!["export", trace, "--to", "csv", "-o", path];
+    args.extend(conditions.into_iter().flat_map(|conditions| ["--where", conditions]));
+    stdout(&schedtrace(&args));
+    let text = fs::read_to_string(&file).unwrap();
+    let line = |line: &str| {
+        let columns: Vec<_> = line.split(',').collect();
+        (columns[2].to_owned(), columns[5].to_owned(), columns[14].to_owned())
+    };
+    text.lines().skip(1).map(line).collect()
+}
+
+#[test]
+fn every_kind_of_event_is_read_back_from_a_recording() {
+    let trace = every_event();
+    let lines = exported(&trace, None);
+    let info = json(&["info", "--json", trace.to_str().unwrap()]);
+    let mut kinds = 0;
+    for table in info["tables"].as_array().unwrap() {
+        let (name, rows) = (table["name"].as_str().unwrap(), table["rows"].as_u64().unwrap());
+        if ["tasks", "cgroups", "loss", "snapshot", "task_lifecycle"].contains(&name) {
+            continue;
+        }
+        assert_eq!(lines.iter().filter(|line| line.0 == name).count() as u64, rows, "{name}");
+        kinds += u64::from(rows > 0);
+    }
+    assert!(kinds >= 35, "{kinds}");
+    // Names read as they did on that machine.
+    for (event, details) in [
+        ("softirq_entry", "vector=TIMER"),
+        ("irq_handler_entry", "action=virtio0-requests"),
+        ("workqueue_execute_start", "function=vmstat_update"),
+        ("ipi_entry", "ipi=reschedule"),
+        ("scx_load", "scheduler=two_queues"),
+        ("scx_dsq_insert", "dsq_id=0x7 slice_ns=5000000 vtime=0"),
+        ("sched_cpu_perf_set", "performance=512"),
+        ("net_dev", "metric=lo.rx_bytes"),
+    ] {
+        let found = lines.iter().any(|line| line.0 == event && line.2.contains(details));
+        assert!(found, "{event} with {details}: {:?}", lines.iter().find(|line| line.0 == event));
+    }
+    // A report looks at those that it knows.
+    let report = json(&["report", trace.to_str().unwrap(), "--json"]);
+    assert_eq!(report["events"]["scx_dispatch"], 2185);
+    assert!(report["run_queue"]["total"]["wait"]["count"].as_u64() > Some(1000), "{}", report["run_queue"]["total"]);
+}
+
+#[test]
+fn conditions_choose_events() {
+    let trace = every_event();
+    let number = |line: &str, name: &str| -> u64 {
+        let value = line.split(' ').find_map(|field| field.strip_prefix(name)).unwrap();
+        value.trim_start_matches('=').parse().unwrap()
+    };
+    let all = exported(&trace, None);
+    let late = exported(&trace, Some("dsq_lat_us > 1000 and dsq_id = 7"));
+    let expected = all.iter().filter(|line| {
+        let of_seven = line.0 == "scx_dispatch" && line.2.contains("dsq_id=0x7 ");
+        of_seven && number(&line.2, "latency_ns") > 1_000_000
+    });
+    assert!(!late.is_empty() && late.iter().eq(expected), "{}", late.len());
+    let irq = exported(&trace, Some("group = irq and event != softirq"));
+    assert!(
+        !irq.is_empty()
+            && irq
+                .iter()
+                .all(|line| line.0.starts_with("irq") || line.0.starts_with("ipi") || line.0 == "softirq_raise")
+    );
+    let mine = exported(&trace, Some("comm = schedtrace"));
+    assert!(mine.iter().any(|line| line.1 == "schedtrace" && line.0 == "futex_wait"));
+    let wrong = schedtrace(&["export", trace.to_str().unwrap(), "--to", "csv", "--where", "speed > 3"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("no event there has a field `speed`"));
+}
+
 /// A copy of the fixture that a test may spoil.
 fn copy() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();

@@ -227,6 +227,7 @@ pub(crate) fn text<'a>(ty: FieldType, value: u64, name: impl FnOnce(NameId) -> O
 }
 
 /// The number that [`text()`] made such a text of.
+#[cfg(feature = "trace")]
 pub(crate) fn choice(names: &[&str], text: &str) -> Option<u64> {
     let known = names.iter().position(|name| *name == text).map(|at| at as u64);
     known.or_else(|| text.parse().ok().filter(|&n| n <= u64::from(u8::MAX)))

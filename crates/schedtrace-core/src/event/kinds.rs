@@ -292,6 +292,7 @@ macro_rules! events {
             }
 
             /// Those that are declared with their fields.
+            #[cfg_attr(not(feature = "trace"), allow(dead_code, reason = "each has a table"))]
             pub(crate) const DECLARED: [Self; DECLARED] = [$(Self::$kind,)*];
         }
 
