@@ -1080,7 +1080,6 @@ mod imp {
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
         pub struct request_info {
-            pub inserted: u64,
             pub issued: u64,
             pub task: u32,
             pub pad: u32,
@@ -2050,5 +2049,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 328656] = *include_bytes!("bpf/arena.bpf.o");
+    static DATA: [u8; 328752] = *include_bytes!("bpf/arena.bpf.o");
 }

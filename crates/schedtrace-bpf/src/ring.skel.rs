@@ -1055,7 +1055,6 @@ mod imp {
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
         pub struct request_info {
-            pub inserted: u64,
             pub issued: u64,
             pub task: u32,
             pub pad: u32,
@@ -2024,5 +2023,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 316136] = *include_bytes!("bpf/ring.bpf.o");
+    static DATA: [u8; 316176] = *include_bytes!("bpf/ring.bpf.o");
 }

@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use field::{Address, BlockOp, FieldInfo, FieldType, Ipi, Name, NameId, Policy, Softirq, Values};
 #[cfg(feature = "trace")]
 pub(crate) use field::choice;
 #[cfg(any(feature = "csv", feature = "perfetto", feature = "trace"))]
 pub(crate) use field::text;
+pub use field::{Address, BlockOp, FieldInfo, FieldType, Ipi, Name, NameId, Policy, Softirq, Values};
 pub use filter::{BadFilter, EventFilter};
 pub use kinds::*;
 pub(crate) use loss::LossCounts;

@@ -35,7 +35,7 @@ static __noinline u32 name_of(u64 key, const char *text)
 	if (!key)
 		return 0;
 	known = bpf_map_lookup_elem(&names, &key);
-	if (known)
+	if (likely(known))
 		return *known;
 	r = bpf_ringbuf_reserve(&lifecycle, sizeof(*r), 0);
 	if (!r)
@@ -52,8 +52,14 @@ static __noinline u32 name_of(u64 key, const char *text)
 		bpf_probe_read_kernel_str(r->text, sizeof(r->text), text);
 	else
 		bpf_snprintf(r->text, sizeof(r->text), symbol, &key, sizeof(key));
+	/* Whoever finds it from here on makes a later event: the text comes first. */
+	if (bpf_map_update_elem(&names, &key, &id, BPF_NOEXIST)) {
+		/* Another CPU was faster, or there are more than anybody has. */
+		bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);
+		known = bpf_map_lookup_elem(&names, &key);
+		return known ? *known : 0;
+	}
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
-	bpf_map_update_elem(&names, &key, &id, BPF_ANY);
 	return id;
 }
 

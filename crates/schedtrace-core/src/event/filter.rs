@@ -36,6 +36,8 @@ pub struct EventFilter {
     terms: Vec<Term>,
     names: HashMap<NameId, Arc<str>>,
     tasks: HashMap<TaskId, Task>,
+    /// Lives that were over in the batch before: what comes late may speak of them still.
+    over: Vec<TaskId>,
 }
 
 /// Why a text is no [`EventFilter`].
@@ -139,7 +141,7 @@ impl FromStr for EventFilter {
         if terms.is_empty() {
             return Err(bad(line, "there is nothing in it: try `event = futex_wait and duration_us > 100`"));
         }
-        Ok(Self { terms, names: HashMap::new(), tasks: HashMap::new() })
+        Ok(Self { terms, names: HashMap::new(), tasks: HashMap::new(), over: Vec::new() })
     }
 }
 
@@ -260,7 +262,12 @@ impl EventFilter {
     /// ```
     pub fn learn(&mut self, batch: &Batch) {
         self.names.extend(batch.names.iter().map(|name| (name.id, Arc::clone(&name.text))));
+        for id in self.over.drain(..) {
+            self.tasks.remove(&id);
+        }
         self.tasks.extend(batch.tasks.iter().map(|task| (task.id, *task)));
+        let over = |event: &Event| if let EventKind::Free { task } = event.kind { Some(task) } else { None };
+        self.over.extend(batch.events.iter().filter_map(over));
     }
 
     /// Whether an event meets all conditions.

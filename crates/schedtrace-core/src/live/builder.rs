@@ -235,6 +235,17 @@ impl CollectorBuilder {
             )));
         }
         let selection = probes::select(&vmlinux, &self.events)?;
+        match (self.calls.is_empty(), selection.is_on(Kind::Syscall)) {
+            (false, false) => {
+                let why = "system calls are timed by the event `syscall`, which is not asked for: add it to the events";
+                return Err(Error::Invalid(why.into()));
+            }
+            (true, true) if self.events.named.contains(&Kind::Syscall) => {
+                let why = "the event `syscall` is of chosen system calls: name them, by their numbers (--calls 0,1)";
+                return Err(Error::Invalid(why.into()));
+            }
+            _ => {}
+        }
         let (cgroups, paths) = cgroups.iter().map(|cgroup| (cgroup.id, cgroup.path.to_string())).unzip();
         // Not only those that are present: a CPU may be added while we record.
         let known = topology.cpus.last().map(|info| usize::from(info.cpu.0) + 1);
@@ -256,7 +267,7 @@ impl CollectorBuilder {
             online: topology.online().into_iter().collect(),
             selection,
         };
-        let (programs, settings) = load(settings, self.transport)?;
+        let (programs, settings) = load(settings, &self.events, self.transport)?;
         let selection = &settings.selection;
         let shard_of = settings.plan.shard_of(settings.cpu_numbers);
         let meta = Meta {
@@ -301,16 +312,25 @@ impl CollectorBuilder {
 /// System calls have smaller numbers, on every architecture.
 const MAX_CALLS: u32 = 512;
 
-/// Loads the programs. A kernel may have sched_ext and refuse programs at its functions: then the rest is loaded.
-fn load(settings: Settings, transport: Option<Transport>) -> Result<(Programs, Settings)> {
-    match Programs::load(&settings, transport) {
-        Ok(programs) => Ok((programs, settings)),
-        Err(error) => {
-            let Some(selection) = settings.selection.without_functions(&error.to_string()) else { return Err(error) };
-            let settings = Settings { selection, ..settings };
-            Ok((Programs::load(&settings, transport)?, settings))
+/// Loads the programs. A kernel may refuse some of those that have to be asked for: then the rest is loaded.
+fn load(mut settings: Settings, wanted: &Wanted, transport: Option<Transport>) -> Result<(Programs, Settings)> {
+    loop {
+        match Programs::load(&settings, transport) {
+            Ok(programs) => return Ok((programs, settings)),
+            Err(error @ Error::Privilege { .. }) if !privileged() => return Err(error),
+            Err(error) => match settings.selection.less(wanted, &error.to_string()) {
+                Some(selection) => settings.selection = selection,
+                None => return Err(error),
+            },
         }
     }
+}
+
+/// Whether a refusal can be about something else than privileges: the verifier's are told by the same number.
+fn privileged() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| {
+        sets.effective.intersects(rustix::thread::CapabilitySet::SYS_ADMIN | rustix::thread::CapabilitySet::BPF)
+    })
 }
 
 /// Loaded programs, not attached yet. Loading needs privileges and fails where they are missing.

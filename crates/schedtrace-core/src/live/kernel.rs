@@ -258,25 +258,36 @@ impl Programs {
     /// Does something with each loaded program, in the order of [`PROGRAMS`](super::probes::PROGRAMS) turned round.
     fn each<T>(&self, mut each: impl FnMut(&'static Program, ProgramMut<'_>) -> Result<T>) -> Result<Vec<T>> {
         let object = either!(&self.skel, skel => skel.object());
-        let by_name = |program: &Program| object.progs_mut().find(|found| found.name() == program.name);
-        let loaded = self.programs.iter().rev().filter_map(|&program| Some((program, by_name(program)?)));
-        loaded.map(|(program, found)| each(program, found)).collect()
+        let by_name = |program: &Program| {
+            let why = || format!("the object has no program {}, which is a bug in schedtrace", program.name);
+            let found = object.progs_mut().find(|found| found.name() == program.name);
+            found.ok_or_else(|| Error::Bpf { step: "looking for a program".into(), why: why() })
+        };
+        self.programs.iter().rev().map(|&program| each(program, by_name(program)?)).collect()
     }
 
     /// Attaches every loaded program; they stay silent until enabled. The frequent ones come last, so that attaching
-    /// does not record itself.
-    pub(super) fn attach(&mut self) -> Result<()> {
+    /// does not record itself. Returns those that the kernel refuses and others can do without, and why.
+    pub(super) fn attach(&mut self) -> Result<Vec<(&'static Program, String)>> {
+        let mut without = Vec::new();
         let links = self.each(|program, loaded| {
             let step = format!("attaching to {}", program.needs.text());
-            match program.needs {
+            let attached = match program.needs {
                 Needs::PerfEvent => perf::attach(&loaded, &self.online, &step),
                 Needs::Tracepoint(_) | Needs::Function(_) => {
                     loaded.attach().map(|link| vec![link]).map_err(refused(&step))
                 }
+            };
+            match attached {
+                Err(error) if !matches!(program.needs, Needs::Tracepoint(_)) => {
+                    without.push((program, error.to_string()));
+                    Ok(Vec::new())
+                }
+                attached => attached,
             }
         })?;
         self.links = links.into_iter().flatten().collect();
-        Ok(())
+        Ok(without)
     }
 
     /// Lets the programs record, or silences all of them at once.

@@ -229,6 +229,13 @@ impl Kernel for Vmlinux {
     }
 }
 
+/// Notes that the kernel refuses the program of an event.
+pub(super) fn refuse(probe: &mut Probe, why: &str) {
+    if probe.on {
+        (probe.on, probe.why) = (false, Some(format!("the kernel refuses its program: {why}")));
+    }
+}
+
 /// What somebody wants to be recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -268,21 +275,21 @@ impl Selection {
         Kind::ALL.into_iter().filter(counts).collect()
     }
 
-    /// The same without the programs that are attached to functions, for a kernel that has the functions and refuses the
-    /// programs. None where there is none of them.
-    pub(super) fn without_functions(&self, why: &str) -> Option<Self> {
-        let is_kept = |program: &Program| !is_of_sched_ext(program);
-        if self.programs.iter().all(|program| is_kept(program)) {
+    /// What is left of it for a kernel that refuses to load it: without programs at functions, or, where there are none of
+    /// these, without all that has to be asked for. None where there is nothing to leave out, or somebody named it.
+    pub(super) fn less(&self, wanted: &Wanted, why: &str) -> Option<Self> {
+        let functions = self.programs.iter().any(|program| is_of_sched_ext(program));
+        let goes = |kind: Kind| {
+            let left_out = if functions { kind.group() == EventGroup::SchedExt } else { !kind.is_default() };
+            left_out && !kind.is_sampled()
+        };
+        let mut less = self.clone();
+        less.programs.retain(|program| !program.kinds.iter().all(|kind| goes(*kind)));
+        if less.programs.len() == self.programs.len() || wanted.named.iter().any(|kind| goes(*kind)) {
             return None;
         }
-        let mut rest = self.clone();
-        rest.programs.retain(|program| is_kept(program));
-        for probe in rest.probes.iter_mut().filter(|probe| probe.on && probe.kind.group() == EventGroup::SchedExt) {
-            if sampled_from(probe.kind).is_none() {
-                (probe.on, probe.why) = (false, Some(format!("the kernel refuses its program: {why}")));
-            }
-        }
-        Some(rest)
+        less.probes.iter_mut().filter(|probe| goes(probe.kind)).for_each(|probe| refuse(probe, why));
+        less.probes.iter().any(|probe| probe.on).then_some(less)
     }
 }
 
@@ -420,16 +427,23 @@ mod tests {
         }
         assert!(selection.programs.iter().all(|program| !is_of_sched_ext(program)), "nothing waits for it either");
         assert!(select(&Without("", false), &named(&[Kind::ScxInsert])).is_err());
-        assert_eq!(selection.without_functions("no").map(|_| ()), None, "there is nothing to leave out");
     }
 
     #[test]
     fn where_functions_are_refused_the_rest_is_recorded() {
-        let selection = select(&Without("", true), &all()).unwrap().without_functions("it says no").unwrap();
+        let whole = select(&Without("", true), &all()).unwrap();
+        let selection = whole.less(&all(), "it says no").unwrap();
         for probe in &selection.probes {
             let sampled = matches!(probe.kind, Kind::ScxLoad | Kind::ScxUnload);
             assert_eq!(probe.on, probe.kind.group() != EventGroup::SchedExt || sampled, "{probe:?}");
         }
         assert!(selection.programs.iter().all(|program| !is_of_sched_ext(program)));
+        // And where that is not enough, what everybody records; with less nothing would be left.
+        let least = selection.less(&all(), "no").unwrap();
+        assert_eq!(least.programs.len(), 9);
+        assert!(least.probes.iter().all(|probe| probe.on == (probe.kind.is_default() || probe.kind.is_sampled())));
+        assert!(least.less(&all(), "no").is_none());
+        // Whoever named one of them is told instead.
+        assert!(whole.less(&named(&[Kind::ScxMove]), "no").is_none());
     }
 }

@@ -13,11 +13,12 @@ use super::capabilities::Capabilities;
 use super::decode::{Counters, Decoder, Nameless, PerKind};
 use super::kernel::Programs;
 use super::ledger::Ledger;
+use super::probes;
 use super::shard::{Chunk, Finish, Pace, Shard, now};
 use crate::error::{Error, Result};
 use crate::event::{Batch, Cgroup, CgroupId, Event, Kind, Loss, LossPlace, Name, Nanos, ShardId, Task};
 use crate::merge::Merge;
-use crate::source::{Meta, Poll, Source};
+use crate::source::{Meta, Poll, Probe, Source};
 use crate::system::{Cgroups, ClockSnapshot};
 
 /// How many chunks may wait for the merge. A slow consumer is felt by the shards after this many each, and then by the
@@ -331,7 +332,10 @@ pub(super) fn attach(loaded: Loaded) -> Result<Attached> {
             probe.why.get_or_insert_with(|| note.into());
         }
     }
-    programs.attach()?;
+    for (program, why) in programs.attach()? {
+        let of_program = |probe: &&mut Probe| program.kinds.first() == Some(&probe.kind);
+        meta.probes.iter_mut().filter(of_program).for_each(|probe| probes::refuse(probe, &why));
+    }
     Ok(Attached { programs, meta, shard_of, drain_interval, duration, sampler, decoder, tasks })
 }
 

@@ -2,8 +2,7 @@
 /* Requests of block devices, from the I/O scheduler to the device and back. */
 
 struct request_info {
-	u64 inserted;
-	u64 issued;
+	u64 issued; /* 0: not yet */
 	u32 task; /* whoever brought it as far as it was seen first */
 	u32 pad;
 };
@@ -27,7 +26,7 @@ static __always_inline int request(u32 kind, struct request *rq)
 {
 	struct task_struct *current = bpf_get_current_task_btf();
 	struct request_info fresh = {}, *info;
-	u64 key = (u64)rq, now, waited = 0;
+	u64 key = (u64)rq;
 	u64 sector = rq->__sector;
 	u32 cpu, id;
 
@@ -36,24 +35,19 @@ static __always_inline int request(u32 kind, struct request *rq)
 	/* As the tracepoint has it: what is about no place on the disk is at none. */
 	if (sector == ~0ull)
 		sector = 0;
-	now = bpf_ktime_get_ns();
+	if (kind == REC_BLOCK_ISSUE)
+		fresh.issued = bpf_ktime_get_ns();
 	info = bpf_map_lookup_elem(&requests, &key);
-	if (kind == REC_BLOCK_INSERT || !info) {
-		fresh.task = id;
-		if (kind == REC_BLOCK_INSERT)
-			fresh.inserted = now;
-		else
-			fresh.issued = now;
-		bpf_map_update_elem(&requests, &key, &fresh, BPF_ANY);
+	if (kind == REC_BLOCK_ISSUE && info && !info->issued) {
+		info->issued = fresh.issued;
 	} else {
-		if (info->inserted)
-			waited = now - info->inserted;
-		info->issued = now;
+		fresh.task = id;
+		bpf_map_update_elem(&requests, &key, &fresh, BPF_ANY);
 	}
 	if (!is_wanted(kind))
 		return passed_over(kind, cpu);
 	return send_wide(kind, 0, cpu, id, sector, rq->cmd_flags & REQ_OP_MASK, disk_of(rq),
-			 rq->__data_len | (u64)(waited > 0xffffffff ? 0xffffffff : waited) << 32, 0, current);
+			 rq->__data_len, 0, current);
 }
 
 SEC("tp_btf/block_rq_insert")
