@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use schedtrace_core::live::Collector;
 use schedtrace_core::trace::WriterOptions;
+use schedtrace_core::{Kinds, UnknownKind};
 
 use crate::error::to_python;
 use crate::native::to_json;
@@ -28,17 +29,22 @@ impl Recorder {
 #[pymethods]
 impl Recorder {
     #[new]
-    #[pyo3(signature = (path, duration, pids, ring_bytes, max_bytes))]
+    #[pyo3(signature = (path, duration, pids, events, ring_bytes, max_bytes))]
     fn start(
         py: Python<'_>,
         path: PathBuf,
         duration: Option<Duration>,
         pids: Vec<u32>,
+        events: Vec<String>,
         ring_bytes: usize,
         max_bytes: Option<u64>,
     ) -> PyResult<Self> {
         let mut builder =
             pids.iter().fold(Collector::builder().ring_bytes(ring_bytes), |builder, &pid| builder.pid(pid));
+        for name in &events {
+            let kinds: Kinds = name.parse().map_err(|error: UnknownKind| PyValueError::new_err(error.to_string()))?;
+            builder = builder.kinds(&kinds);
+        }
         if let Some(duration) = duration {
             builder = builder.duration(duration);
         }

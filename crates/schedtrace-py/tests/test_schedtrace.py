@@ -118,7 +118,8 @@ def test_recording():
     assert sum(trace.report().events.values()) == recording.events
     raised(ValueError, lambda: schedtrace.record(path))
 
-    timed = schedtrace.record(f"{folder}/timed.schedtrace", duration=0.3)
+    raised(ValueError, lambda: schedtrace.record(f"{folder}/odd.schedtrace", events=["dream"]))
+    timed = schedtrace.record(f"{folder}/timed.schedtrace", duration=0.3, events=["default", "softirq"])
     assert timed.wait().info.state == "finished"
     assert "events" in repr(timed)
 

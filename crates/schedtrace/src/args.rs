@@ -153,8 +153,7 @@ impl CollectArgs {
         builder = builder.calls(self.calls.iter().copied()).sample_interval(self.sample_interval);
         self.events.iter().flatten().fold(builder, |builder, events| match events {
             Events::Help => builder,
-            Events::Of(Kinds { kinds, named: true }) => builder.events(kinds.iter().copied()),
-            Events::Of(Kinds { kinds, .. }) => builder.events_where_possible(kinds.iter().copied()),
+            Events::Of(kinds) => builder.kinds(kinds),
         })
     }
 

@@ -63,7 +63,7 @@ fn print(capabilities: &Capabilities) -> Result<(), Failure> {
             on.len(),
             on.len() + off.len()
         )?;
-        off.into_iter().try_for_each(|probe| writeln!(out, "{}", line(probe)))?;
+        off.into_iter().try_for_each(|probe| writeln!(out, "  {}", line(probe)))?;
     }
     let verdict = match capabilities.can_record() {
         true => "`schedtrace record` works here".to_owned(),

@@ -11,7 +11,7 @@ use super::sampler::Sampler;
 use super::shards::{Plan, ShardPolicy};
 use super::{Collector, running};
 use crate::error::{Error, Result};
-use crate::event::{Cgroup, Cpu, Kind, Task};
+use crate::event::{Cgroup, Cpu, Kind, Kinds, Task};
 use crate::source::{Filters, Meta, Transport};
 use crate::system::{self, Cgroups, Host, Topology};
 
@@ -131,6 +131,18 @@ impl CollectorBuilder {
     pub fn events_where_possible(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
         self.events.possible.extend(kinds);
         self
+    }
+
+    /// Records what somebody chose by name: a single event has to be there, of a group what the kernel has.
+    ///
+    /// ```no_run
+    /// use schedtrace_core::live::Collector;
+    /// let collector = Collector::builder().kinds(&"default".parse()?).kinds(&"futex_wait".parse()?).start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn kinds(self, kinds: &Kinds) -> Self {
+        let Kinds { kinds, named } = kinds;
+        if *named { self.events(kinds.iter().copied()) } else { self.events_where_possible(kinds.iter().copied()) }
     }
 
     /// Records how long each system call of these numbers takes ([`Kind::Syscall`]); numbers are those of this machine, up

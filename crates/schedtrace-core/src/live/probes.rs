@@ -304,8 +304,9 @@ pub(super) fn select(kernel: &dyn Kernel, wanted: &Wanted) -> Result<Selection> 
     for kind in Kind::ALL.into_iter().filter(|kind| kind.is_selectable()) {
         let selected = wanted.wants(kind);
         let missing = if selected { missing(kernel, kind) } else { None };
-        if missing.is_some() && wanted.named.contains(&kind) {
-            return Err(Error::NoTracepoint { event: kind.name().into() });
+        match &missing {
+            Some(why) if wanted.named.contains(&kind) => return Err(cannot(kind, why)),
+            _ => {}
         }
         if selected || kind.is_default() {
             let why = if selected { missing.clone() } else { Some("not selected".to_owned()) };
@@ -313,15 +314,27 @@ pub(super) fn select(kernel: &dyn Kernel, wanted: &Wanted) -> Result<Selection> 
         }
     }
     if !selection.probes.iter().any(|probe| probe.on) {
-        return Err(Error::Invalid(
-            "none of these events can be recorded on this kernel: `schedtrace doctor` says why".into(),
-        ));
+        let why =
+            selection.probes.iter().filter(|probe| wanted.wants(probe.kind)).find_map(|probe| probe.why.as_deref());
+        let why = why.unwrap_or("`schedtrace doctor` says why");
+        return Err(Error::Invalid(format!(
+            "none of these events can be recorded here: {why}; ask for others as well"
+        )));
     }
     let takes_part = |kind: &Kind| selection.is_on(*kind) || keeps_identity(*kind);
     let programs = PROGRAMS.iter().filter(|program| program.kinds.iter().any(takes_part) && kernel.has(program.needs));
     selection.programs = programs.collect();
     Ok(selection)
 }
+
+fn cannot(kind: Kind, why: &str) -> Error {
+    match why {
+        NO_TRACEPOINT => Error::NoTracepoint { event: kind.name().into() },
+        why => Error::Invalid(format!("cannot record `{kind}`: {why}; leave it out of the event list")),
+    }
+}
+
+const NO_TRACEPOINT: &str = "this kernel has no such tracepoint";
 
 /// Why the kernel cannot have a kind recorded; none where it can.
 fn missing(kernel: &dyn Kernel, kind: Kind) -> Option<String> {
@@ -339,7 +352,7 @@ fn missing(kernel: &dyn Kernel, kind: Kind) -> Option<String> {
     Some(match functions {
         true if !kernel.has_file("/sys/kernel/sched_ext/state") => "this kernel has no sched_ext".to_owned(),
         true => "this kernel's sched_ext has no such function".to_owned(),
-        false => "this kernel has no such tracepoint".to_owned(),
+        false => NO_TRACEPOINT.to_owned(),
     })
 }
 

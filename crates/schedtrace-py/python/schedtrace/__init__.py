@@ -146,11 +146,13 @@ def record(
     duration: float | timedelta | None = None,
     *,
     pids: Iterable[int] = (),
+    events: Iterable[str] = ("default",),
     ring_mb: int = 32,
     max_bytes: int | None = None,
 ) -> Recording:
     """Begins to record the running machine into a new trace, for `duration` seconds at most; of `pids` and what they start,
-    or of all tasks. `ring_mb` is the memory between kernel and recorder, `max_bytes` what the trace may take on disk, of
+    or of all tasks. `events` are names of events and of groups, as `schedtrace record --events help` lists them:
+    `events=("default", "irq", "futex")`; each has a table of its own. `ring_mb` is the memory between kernel and recorder, `max_bytes` what the trace may take on disk, of
     which the oldest part goes first.
 
     Needs CAP_BPF and CAP_PERFMON: raises PermissionError without. It records on threads of its own, while Python goes on:
@@ -160,5 +162,5 @@ def record(
     if not hasattr(_native, "Recorder"):
         raise RuntimeError("this schedtrace was built without `live`: it only reads traces")
     path = fspath(path)
-    recorder = _native.Recorder(path, _span(duration), list(pids), ring_mb << 20, max_bytes)
+    recorder = _native.Recorder(path, _span(duration), list(pids), list(events), ring_mb << 20, max_bytes)
     return Recording(path, recorder)

@@ -23,6 +23,7 @@ class Recorder:
         path: str | PathLike[str],
         duration: timedelta | None,
         pids: list[int],
+        events: list[str],
         ring_bytes: int,
         max_bytes: int | None,
     ) -> Recorder: ...
