@@ -121,6 +121,7 @@ def test_recording():
     raised(ValueError, lambda: schedtrace.record(f"{folder}/odd.schedtrace", events=["dream"]))
     timed = schedtrace.record(f"{folder}/timed.schedtrace", duration=0.3, events=["default", "softirq"])
     assert timed.wait().info.state == "finished"
+    assert any(table.name == "softirq_entry" and table.rows > 0 for table in timed.trace.info.tables)
     assert "events" in repr(timed)
 
     # Ctrl-C ends the wait; what was recorded is kept. A shell that starts us in the background has it ignored.
