@@ -6,15 +6,19 @@ set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
 
-fixtures=crates/schedtrace/tests/fixtures
 result=$(mktemp -d)
 trap 'rm -rf "$result"' EXIT
 scripts/setup.sh rt-tests binutils
 mkdir "$result/run"
 which=${1:-hackbench}
 case $which in
-hackbench) cp scripts/vm/fixture.sh "$result/run/run" ;;
+hackbench)
+    fixtures=crates/schedtrace/tests/fixtures
+    cp scripts/vm/fixture.sh "$result/run/run"
+    ;;
 events)
+    # Apart: the accepted session of the MCP server lists all that lies beside the other.
+    fixtures=crates/schedtrace/tests/every-event
     cp scripts/vm/fixture-events.sh "$result/run/run"
     binary=$(cargo test --quiet --locked -p schedtrace-core --test vm --no-run --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)

@@ -36,7 +36,7 @@ fn complaint(output: &Output, code: i32) -> String {
 
 /// One with every event that there is.
 fn every_event() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events.schedtrace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/every-event/events.schedtrace")
 }
 
 /// Lines of a trace's CSV, as far as they meet conditions: the event's name, who it is about, and its other fields.
