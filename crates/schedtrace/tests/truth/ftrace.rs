@@ -188,12 +188,13 @@ fn prio(text: &str, name: &str) -> Option<u8> {
 fn parse(line: &str) -> Option<Shown> {
     let (head, rest) = line.split_at(line.find(": sched_")?);
     let (event, fields) = rest[2..].split_once(": ")?;
-    let mut words = head.rsplitn(4, ' ');
+    // Names may have spaces in them, and times are padded with them while a machine is young.
+    let mut words = head.split_whitespace().rev();
     let (seconds, micros) = words.next()?.split_once('.')?;
     let ts = Nanos(seconds.parse::<u64>().ok()? * 1_000_000_000 + micros.parse::<u64>().ok()? * 1_000);
     let flags = words.next()?;
     let on = words.next()?.trim_matches(['[', ']']).parse().ok()?;
-    let current: u32 = words.next()?.trim_end().rsplit_once('-')?.1.parse().ok()?;
+    let current: u32 = words.next()?.rsplit_once('-')?.1.parse().ok()?;
     let what = match event {
         "sched_switch" => {
             let (prev, next) = fields.split_at(fields.rfind(" ==> next_comm=")?);
