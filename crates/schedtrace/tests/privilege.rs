@@ -230,7 +230,9 @@ fn live_the_doctor_says_what_record_does() {
     assert_eq!(told["can_record"], true);
     let on: Vec<_> = told["probes"].as_array().unwrap().iter().filter(|probe| probe["on"] == true).collect();
     let trace = place.dir.path().join("run.schedtrace");
-    assert!(place.command().args(["record", "--events", "all", "-d", "50ms", "-o"]).arg(&trace).status().unwrap().success());
+    assert!(
+        place.command().args(["record", "--events", "all", "-d", "50ms", "-o"]).arg(&trace).status().unwrap().success()
+    );
     let meta: Value = serde_json::from_slice(&fs::read(trace.join("meta.json")).unwrap()).unwrap();
     let recorded = meta["meta"]["probes"].as_array().unwrap();
     assert_eq!(on, recorded.iter().filter(|probe| probe["on"] == true).collect::<Vec<_>>());
