@@ -28,7 +28,8 @@ fn live_switches_are_those_that_the_kernel_counts() {
         recorded.assert_balanced();
         assert_eq!(recorded.lost, [], "nothing is lost with {policy:?}");
         for truth in truths {
-            assert!(truth.voluntary >= 50, "{truth:?}");
+            // Which of the two it is depends on who preempts whom at a wakeup.
+            assert!(truth.voluntary + truth.involuntary >= 50, "{truth:?}");
             assert_switches(&recorded, truth);
         }
     }
