@@ -2049,5 +2049,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 328752] = *include_bytes!("bpf/arena.bpf.o");
+    static DATA: [u8; 336456] = *include_bytes!("bpf/arena.bpf.o");
 }

@@ -2023,5 +2023,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 316176] = *include_bytes!("bpf/ring.bpf.o");
+    static DATA: [u8; 323848] = *include_bytes!("bpf/ring.bpf.o");
 }

@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let [trace, folder, guide] = &args[..] else { return Err("events TRACE FOLDER GUIDE".into()) };
     let trace = PathBuf::from(trace);
-    let kinds = Kind::ALL.into_iter().filter(|kind| kind.is_selectable());
+    let kinds = Kind::selectable();
     let mut collector = Collector::builder().events_where_possible(kinds).calls([0, 1]).start()?;
     let stopper = collector.stopper();
     let mut writer = TraceWriter::create(&trace, WriterOptions::default())?;

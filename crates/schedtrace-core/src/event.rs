@@ -3,6 +3,7 @@
 //! Everything here is plain data and imports nothing else of this crate. Times are
 //! `CLOCK_MONOTONIC` nanoseconds ([`Nanos`]), as `bpf_ktime_get_ns()` reads them.
 
+mod choose;
 mod field;
 mod filter;
 mod kinds;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use choose::{EventGroup, Kinds, UnknownKind};
 #[cfg(feature = "trace")]
 pub(crate) use field::choice;
 #[cfg(any(feature = "csv", feature = "perfetto", feature = "trace"))]

@@ -21,7 +21,7 @@ const HOW: &str = "SCHEDTRACE_TEST_END";
 fn child_that_ends() {
     let Ok(how) = std::env::var(HOW) else { return };
     // With every program that there is.
-    let all = Kind::ALL.into_iter().filter(|kind| kind.is_selectable());
+    let all = Kind::selectable();
     let mut collector = support::collector().events_where_possible(all).start().unwrap();
     let first = collector.poll(Instant::now() + Duration::from_secs(5)).unwrap();
     assert!(matches!(first, Poll::Batch(_)));

@@ -82,7 +82,7 @@ fn record_and_balance(
     recorded.assert_balanced();
     recorded.assert_gaps_are_told();
     // They are loaded in the order of their kinds; names are cut to 15 bytes, so that two of them may be equal.
-    let kinds = Kind::ALL.into_iter().filter(|kind| kind.is_default() && kind.is_selectable());
+    let kinds = Kind::ALL.into_iter().filter(|kind| kind.is_default());
     assert_eq!(runs.len(), kinds.clone().count(), "every program was found");
     for (kind, (name, program)) in kinds.zip(runs) {
         assert!(kind.name().starts_with(&name), "{kind}: {name}");

@@ -22,7 +22,7 @@ pub(crate) fn help() -> Result<(), Failure> {
     let capabilities = Collector::capabilities();
     // Where nothing can be recorded, `doctor` says why; nothing is wrong with any single event.
     let probes = if capabilities.can_record() { capabilities.probes } else { Vec::new() };
-    let kinds = || Kind::ALL.into_iter().filter(|kind| kind.is_selectable());
+    let kinds = || Kind::selectable();
     for (name, group) in EventGroup::ALL {
         writeln!(out, "{}", heading(name))?;
         for kind in kinds().filter(|kind| kind.group() == group) {

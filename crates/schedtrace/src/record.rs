@@ -349,7 +349,7 @@ fn lost(summary: &Summary, events: u64) -> String {
 /// The kernel's own count of what it emitted must be what came and what was lost, or there is a hole that nobody saw.
 fn unaccounted(summary: &Summary, meta: &Meta) -> Option<String> {
     let in_rings: u128 = meta.accounts.iter().map(|account| account.unaccounted().unsigned_abs()).sum();
-    let behind_them: u128 = (Kind::ALL.into_iter().filter(|kind| kind.is_selectable() && !kind.is_sampled()))
+    let behind_them: u128 = (Kind::selectable().filter(|kind| !kind.is_sampled()))
         .map(|kind| {
             let accounts = meta.accounts.iter().filter(|account| account.kind == kind);
             let delivered: u64 = accounts.map(|account| account.delivered).sum();

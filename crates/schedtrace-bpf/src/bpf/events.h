@@ -11,8 +11,6 @@
 
 #include "sched.h"
 
-#define NAME_BYTES 64
-
 /* Texts that were told, by the address of the function or of the text. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -82,11 +80,8 @@ static __always_inline int emit(struct part *parts, u32 n, struct task_struct *t
 		all[0].head |= REC_RAW << 8;
 		if (n == 2)
 			all[1] = parts[1];
-		for (u32 i = n; i < n + 2; i++) {
-			all[i].head = HEAD(REC_WHO, 0, cpu, i == n ? task->pid : 0);
-			all[i].ts = i == n ? (u64)task : 0;
-			all[i].tail = i == n ? task->start_time : 0;
-		}
+		all[n] = who_is(cpu, task);
+		all[n + 1] = who_is(cpu, NULL);
 		put_it = put(c, all, n + 2);
 	} else {
 		put_it = put(c, parts, n);
@@ -141,24 +136,7 @@ static __always_inline bool begins(u32 kind, u32 *cpu)
 	return false;
 }
 
-/* The same where the event is the CPU's: with a filter, the current task has to be one that is recorded. */
-static __always_inline bool begins_here(u32 kind, u32 *cpu)
-{
-	struct cpu_state *c;
-	bool selected;
-
-	if (!begins(kind, cpu))
-		return false;
-	if (!settings.filter_pids && !settings.filter_cgroups)
-		return true;
-	id_of(bpf_get_current_task_btf(), *cpu, &selected);
-	c = state_of(*cpu);
-	if (!selected && c)
-		pass_over(c, kind);
-	return selected;
-}
-
-/* The same where it is a task's, whose id is found. */
+/* The same where the event is a task's, whose id is found, and which has to be one that is recorded. */
 static __always_inline bool begins_of(u32 kind, u32 *cpu, struct task_struct *task, u32 *id)
 {
 	struct cpu_state *c;
@@ -171,6 +149,16 @@ static __always_inline bool begins_of(u32 kind, u32 *cpu, struct task_struct *ta
 	if (!selected && c)
 		pass_over(c, kind);
 	return selected;
+}
+
+/* The same where it is the CPU's: with a filter, it is taken for the current task's. */
+static __always_inline bool begins_here(u32 kind, u32 *cpu)
+{
+	u32 id;
+
+	if (!settings.filter_pids && !settings.filter_cgroups)
+		return begins(kind, cpu);
+	return begins_of(kind, cpu, bpf_get_current_task_btf(), &id);
 }
 
 static __always_inline int passed_over(u32 kind, u32 cpu)

@@ -301,6 +301,14 @@ static __always_inline bool is_life(u32 kind)
 	return kind >= REC_FORK && kind <= REC_TASK;
 }
 
+/* Who a task is, or nobody, as a part behind a record. */
+static __always_inline struct part who_is(u32 cpu, struct task_struct *t)
+{
+	struct part who = { .head = HEAD(REC_WHO, 0, cpu, t ? t->pid : 0), .ts = (u64)t, .tail = t ? t->start_time : 0 };
+
+	return who;
+}
+
 /* A record with a task that has no id: who its tasks are follows it, and so does an identity. */
 static __noinline int send_raw(struct part *any, struct task_struct *a, struct task_struct *b)
 {
@@ -320,12 +328,8 @@ static __noinline int send_raw(struct part *any, struct task_struct *a, struct t
 		announce(b, 0, NULL);
 	parts[0] = *any;
 	parts[0].head |= REC_RAW << 8;
-	parts[1].head = HEAD(REC_WHO, 0, cpu, a->pid);
-	parts[1].ts = (u64)a;
-	parts[1].tail = a->start_time;
-	parts[2].head = HEAD(REC_WHO, 0, cpu, b ? b->pid : 0);
-	parts[2].ts = (u64)b;
-	parts[2].tail = b ? b->start_time : 0;
+	parts[1] = who_is(cpu, a);
+	parts[2] = who_is(cpu, b);
 	if (!(is_life(kind) ? put_life(c, parts, RAW_PARTS) : put(c, parts, RAW_PARTS)))
 		note_loss(c, kind);
 	return 0;

@@ -1,63 +1,11 @@
 //! The kinds of events: those whose meaning the analyses know, and those that are declared here with their fields.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::field::{Address, BlockOp, Field, FieldInfo, FieldType, Ipi, MAX_FIELDS, NameId, Policy, Softirq, Values};
-use super::{Cpu, Exec, Exit, Fork, Migrate, Nanos, Snapshot, Switch, TaskId, WakeupNew, Waking};
-
-/// What kinds of events have to do with: people choose by it what is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EventGroup {
-    /// The scheduler, and the lives of tasks.
-    Sched,
-    /// Interrupts: of devices, of software, from other CPUs.
-    Irq,
-    /// CPUs: frequency, idle states, hotplug.
-    Cpu,
-    /// Requests of block devices.
-    Block,
-    /// Futexes: who waits, and who wakes.
-    Futex,
-    /// System calls that fail, and how long chosen ones take.
-    Syscalls,
-    /// Users, capabilities, kernel threads' work, and want of memory.
-    Process,
-    /// Schedulers that are BPF programs.
-    SchedExt,
-    /// Samples of what the whole machine does, and of the recorder.
-    System,
-}
-
-impl EventGroup {
-    /// All of them with their names, for command lines.
-    ///
-    /// ```
-    /// use schedtrace_core::EventGroup;
-    /// assert_eq!(EventGroup::ALL[1], ("irq", EventGroup::Irq));
-    /// ```
-    pub const ALL: [(&'static str, Self); 9] = [
-        ("sched", Self::Sched),
-        ("irq", Self::Irq),
-        ("cpu", Self::Cpu),
-        ("block", Self::Block),
-        ("futex", Self::Futex),
-        ("syscalls", Self::Syscalls),
-        ("process", Self::Process),
-        ("sched_ext", Self::SchedExt),
-        ("system", Self::System),
-    ];
-}
-
-impl fmt::Display for EventGroup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(Self::ALL.iter().find(|(_, group)| group == self).map_or("", |(name, _)| name))
-    }
-}
+use super::{Cpu, EventGroup, Exec, Exit, Fork, Migrate, Nanos, Snapshot, Switch, TaskId, WakeupNew, Waking};
 
 /// How an event shows on a time line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,7 +293,7 @@ macro_rules! events {
             }
 
             /// The event of a kind with these values; none where a value is none of its field's.
-            #[cfg_attr(not(feature = "trace"), allow(dead_code, reason = "what is stored is read back"))]
+            #[cfg_attr(not(any(feature = "live", feature = "trace")), allow(dead_code, reason = "for what is sampled or stored"))]
             pub(crate) fn from_values(kind: Kind, values: &[u64]) -> Option<Self> {
                 let mut _values = values.iter().copied();
                 match kind {
@@ -785,6 +733,16 @@ impl Kind {
         self as u8 >= Self::ScxLoad as u8
     }
 
+    /// All that can be asked for.
+    ///
+    /// ```
+    /// use schedtrace_core::Kind;
+    /// assert!(Kind::selectable().all(|kind| kind.is_selectable()));
+    /// ```
+    pub fn selectable() -> impl Iterator<Item = Self> + Clone {
+        Self::ALL.into_iter().filter(|kind| kind.is_selectable())
+    }
+
     /// Whether it can be asked for: whatever happens does not include identities, and what is seen once at the beginning.
     ///
     /// ```
@@ -800,75 +758,6 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-/// The name that was not a kind of event.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no event is called `{0}`: `schedtrace record --events help` lists them")]
-pub struct UnknownKind(pub String);
-
-impl FromStr for Kind {
-    type Err = UnknownKind;
-    fn from_str(name: &str) -> Result<Self, UnknownKind> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| UnknownKind(name.to_owned()))
-    }
-}
-
-/// What scxtop calls its events, where that is not the kernel's name.
-const ALIASES: [(&str, &[Kind]); 13] = [
-    ("fork", &[Kind::Fork]),
-    ("exec", &[Kind::Exec]),
-    ("exit", &[Kind::Exit]),
-    ("wait", &[Kind::Wait]),
-    ("sched_wait", &[Kind::Wait]),
-    ("sched_hang", &[Kind::Hang]),
-    ("sched_fork", &[Kind::Fork]),
-    ("sched_exec", &[Kind::Exec]),
-    ("sched_exit", &[Kind::Exit]),
-    ("sched_migrate", &[Kind::Migrate]),
-    ("hardirq", &[Kind::IrqEntry, Kind::IrqExit]),
-    ("softirq", &[Kind::SoftirqEntry, Kind::SoftirqExit]),
-    ("ipi", &[Kind::IpiSend, Kind::IpiEntry, Kind::IpiExit]),
-];
-
-/// Kinds of events, as people choose them: by the name of a kind, of a group, `default` or `all`. Names that scxtop has for
-/// them do as well.
-///
-/// ```
-/// use schedtrace_core::{Kind, Kinds};
-/// assert_eq!("softirq".parse::<Kinds>()?.kinds, [Kind::SoftirqEntry, Kind::SoftirqExit]);
-/// assert!("default".parse::<Kinds>()?.kinds.contains(&Kind::Switch));
-/// assert!("irq".parse::<Kinds>()?.kinds.contains(&Kind::IpiSend));
-/// assert!("nothing".parse::<Kinds>().is_err());
-/// # Ok::<(), schedtrace_core::UnknownKind>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kinds {
-    /// Which.
-    pub kinds: Vec<Kind>,
-    /// Whether it is one that was named: then it has to be there, while of a group it is enough to have some.
-    pub named: bool,
-}
-
-impl FromStr for Kinds {
-    type Err = UnknownKind;
-    fn from_str(name: &str) -> Result<Self, UnknownKind> {
-        let of = |wanted: &dyn Fn(Kind) -> bool| {
-            let kinds = Kind::ALL.into_iter().filter(|kind| kind.is_selectable() && wanted(*kind)).collect();
-            Self { kinds, named: false }
-        };
-        if let Some((_, kinds)) = ALIASES.iter().find(|(alias, _)| *alias == name) {
-            return Ok(Self { kinds: kinds.to_vec(), named: kinds.len() == 1 });
-        }
-        if let Some(&(_, group)) = EventGroup::ALL.iter().find(|(known, _)| *known == name) {
-            return Ok(of(&|kind| kind.group() == group));
-        }
-        match name {
-            "default" => Ok(of(&Kind::is_default)),
-            "all" => Ok(of(&|_| true)),
-            _ => name.parse().map(|kind| Self { kinds: vec![kind], named: true }),
-        }
     }
 }
 
@@ -897,23 +786,6 @@ mod tests {
         for kind in Kind::DECLARED.into_iter().filter(|kind| kind.shape() == Shape::Span) {
             let lasts = kind.fields().iter().any(|field| ["duration_ns", "latency_ns"].contains(&field.name));
             assert!(lasts, "{kind}");
-        }
-    }
-
-    #[test]
-    fn every_group_has_kinds_and_every_alias_is_no_name_of_another() {
-        for (name, group) in EventGroup::ALL {
-            assert_eq!(group.to_string(), name);
-            assert!(
-                name.parse::<Kinds>().is_ok_and(|found| found.kinds.iter().all(|kind| kind.group() == group)),
-                "{name}"
-            );
-        }
-        for (alias, _) in ALIASES {
-            assert!(
-                alias.parse::<Kind>().is_err() && EventGroup::ALL.iter().all(|(name, _)| *name != alias),
-                "{alias}"
-            );
         }
     }
 }

@@ -47,12 +47,6 @@ impl Names {
         event::text(ty, value, |id| self.texts.get(&id).map(|text| &**text))
     }
 
-    /// The process of a thread, as far as it is known.
-    #[cfg(feature = "perfetto")]
-    pub(super) fn tgid_of(&self, tid: u32) -> u32 {
-        self.known.values().find(|task| task.tid == tid).map_or(tid, |task| task.tgid)
-    }
-
     /// The identities that hold from some time of this batch on, and from when, in the order of time. The first that is
     /// heard of a task holds for what it did before as well.
     pub(super) fn due(&mut self, batch: &Batch) -> Vec<(Nanos, Task)> {

@@ -173,15 +173,15 @@ fn kernel_types(sys: &Path) -> Check {
     }
 }
 
-/// Every event that there is.
-fn all() -> impl Iterator<Item = Kind> {
-    Kind::ALL.into_iter().filter(|kind| kind.is_selectable())
-}
-
 /// Loads and attaches all programs, and lets go of them.
 fn programs(sys: &Path) -> (Vec<Check>, Vec<Probe>) {
-    let attach =
-        || CollectorBuilder::default().shards(ShardPolicy::Single).events_where_possible(all()).load()?.attach();
+    let attach = || {
+        CollectorBuilder::default()
+            .shards(ShardPolicy::Single)
+            .events_where_possible(Kind::selectable())
+            .load()?
+            .attach()
+    };
     match attach() {
         Ok(attached) => {
             let on = attached.meta.probes.iter().filter(|probe| probe.on).count();
@@ -223,7 +223,7 @@ fn transport(transport: Transport, no_arena: Option<&str>) -> Check {
 
 /// The events that the kernel has, where none can be recorded.
 fn known(sys: &Path) -> Result<Vec<Probe>> {
-    let wanted = Wanted { possible: all().collect(), ..Wanted::default() };
+    let wanted = Wanted { possible: Kind::selectable().collect(), ..Wanted::default() };
     let mut probes = probes::select(&Vmlinux::read(&system::btf_path(sys)?)?, &wanted)?.probes;
     for probe in probes.iter_mut().filter(|probe| probe.on) {
         (probe.on, probe.why) = (false, Some("the programs cannot be loaded".into()));

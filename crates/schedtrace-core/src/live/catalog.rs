@@ -29,7 +29,7 @@ pub struct EventInfo {
 /// ```
 #[must_use]
 pub fn events() -> Vec<EventInfo> {
-    Kind::ALL.into_iter().filter(|kind| kind.is_selectable()).map(describe).collect()
+    Kind::selectable().map(describe).collect()
 }
 
 fn describe(kind: Kind) -> EventInfo {

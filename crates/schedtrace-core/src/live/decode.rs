@@ -304,7 +304,7 @@ pub(super) fn record_bytes(kind: Kind) -> u32 {
 
 /// Whether records of a kind always take the ring for lifecycles.
 pub(super) fn goes_over_the_ring(kind: Kind) -> bool {
-    (rec_type::FORK..=rec_type::RENAME).contains(&(kind as u8))
+    (rec_type::FORK..=rec_type::TASK).contains(&(kind as u8))
 }
 
 /// How many parts the record has that begins with this word.

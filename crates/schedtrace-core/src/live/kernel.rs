@@ -53,10 +53,9 @@ macro_rules! configure {
         // What no program touches takes no memory.
         let loads =
             |group| $settings.selection.programs.iter().any(|p| p.kinds.iter().any(|kind| kind.group() == group));
-        let calls = loads(EventGroup::Syscalls);
         $open.maps.names.set_autocreate($settings.selection.programs.iter().any(|program| program.tells_names()))?;
         $open.maps.requests.set_autocreate(loads(EventGroup::Block))?;
-        $open.maps.calls.set_autocreate(calls)?;
+        $open.maps.calls.set_autocreate(loads(EventGroup::Syscalls))?;
         $open.maps.queued.set_autocreate(loads(EventGroup::SchedExt))?;
         match $settings.layers.as_ref() {
             Some(layers) => $open.maps.task_ctxs.reuse_fd(layers.map.as_fd())?,

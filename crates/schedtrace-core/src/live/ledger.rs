@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use super::decode::{Counters, PerKind};
+use super::decode::{self, Counters, PerKind};
 use crate::event::{Cpu, Kind, Loss, LossPlace, Nanos, ShardId};
 use crate::source::Account;
 
@@ -24,11 +24,9 @@ impl Ledger {
 
     /// The ring that takes the events of a kind from a CPU.
     fn ring(&self, kind: Kind, cpu: Cpu) -> ShardId {
-        match kind {
-            Kind::Fork | Kind::Exec | Kind::Exit | Kind::Free | Kind::Rename | Kind::Snapshot | Kind::Identity => {
-                ShardId::LIFECYCLE
-            }
-            _ => self.shard_of.get(usize::from(cpu.0)).copied().unwrap_or(ShardId(0)),
+        match decode::goes_over_the_ring(kind) {
+            true => ShardId::LIFECYCLE,
+            false => self.shard_of.get(usize::from(cpu.0)).copied().unwrap_or(ShardId(0)),
         }
     }
 

@@ -301,7 +301,7 @@ pub(super) fn select(kernel: &dyn Kernel, wanted: &Wanted) -> Result<Selection> 
         )));
     }
     let mut selection = Selection { probes: Vec::new(), programs: Vec::new() };
-    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_selectable()) {
+    for kind in Kind::selectable() {
         let selected = wanted.wants(kind);
         let missing = if selected { missing(kernel, kind) } else { None };
         match &missing {
@@ -388,7 +388,7 @@ mod tests {
     }
 
     fn all() -> Wanted {
-        possible(Kind::ALL.into_iter().filter(|kind| kind.is_selectable()))
+        possible(Kind::selectable())
     }
 
     #[test]

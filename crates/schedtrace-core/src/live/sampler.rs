@@ -12,8 +12,7 @@ use hashbrown::HashMap;
 use super::probes::{Selection, sampled_from};
 use super::shard::{Alarm, Chunk, Finish, Pace, now};
 use crate::event::{
-    Cpu, Event, EventKind, Kind, Loadavg, Meminfo, Name, NameId, Nanos, NetDev, Pressure, RecorderStat, SchedStats,
-    ScxLoad, ScxUnload, ShardId, SystemStat, TraceStarted, TraceStopped,
+    Cpu, Event, EventKind, Kind, Name, NameId, Nanos, ScxLoad, ScxUnload, ShardId, TraceStarted, TraceStopped,
 };
 use crate::system::samples;
 
@@ -74,9 +73,9 @@ impl Sampler {
         self.add(&mut chunk, started, Kind::TraceStarted, TraceStarted { pid: self.pid });
         loop {
             let finishing = finish.is_told();
-            // What was there at the beginning came then.
             // A stream ends before the moment of its end.
             let last = if finishing { Nanos(finish.ended.load(Ordering::Acquire)) - Nanos(1) } else { Nanos::MAX };
+            // What was there at the beginning came then.
             let at = if next == started { started } else { now().min(last) };
             self.schedulers(&mut chunk, at, Scheduler::find(root));
             if at >= next || finishing {
@@ -136,16 +135,10 @@ impl Sampler {
             let at = now().min(last);
             for (name, value) in found {
                 let metric = self.name(chunk, at, name);
-                let event: EventKind = match kind {
-                    Kind::SystemStat => SystemStat { metric, value }.into(),
-                    Kind::Meminfo => Meminfo { metric, value }.into(),
-                    Kind::Loadavg => Loadavg { metric, value }.into(),
-                    Kind::Pressure => Pressure { metric, value }.into(),
-                    Kind::NetDev => NetDev { metric, value }.into(),
-                    Kind::SchedStats => SchedStats { metric, value }.into(),
-                    _ => RecorderStat { metric, value }.into(),
-                };
-                self.add(chunk, at, kind, event);
+                // Whatever has numbers has these two fields.
+                if let Some(event) = EventKind::from_values(kind, &[metric.0.into(), value as u64]) {
+                    self.add(chunk, at, kind, event);
+                }
             }
         }
         Ok(())
@@ -155,6 +148,7 @@ impl Sampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Loadavg;
     use crate::system::tests::write;
 
     fn sampler(kinds: &[Kind]) -> Sampler {

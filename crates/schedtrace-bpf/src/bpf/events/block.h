@@ -80,8 +80,6 @@ int BPF_PROG(block_rq_complete, struct request *rq, u32 error, unsigned int byte
 	left = rq->__data_len;
 	if (bytes >= left)
 		bpf_map_delete_elem(&requests, &key);
-	if (!is_wanted(REC_BLOCK_COMPLETE))
-		return passed_over(REC_BLOCK_COMPLETE, cpu);
 	return send_wide(REC_BLOCK_COMPLETE, 0, cpu, task, latency, rq->cmd_flags & REQ_OP_MASK, disk_of(rq),
 			 bytes | (u64)(u8)error << 32, 0, NULL);
 }

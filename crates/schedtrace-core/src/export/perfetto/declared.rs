@@ -4,7 +4,7 @@
 use hashbrown::HashMap;
 
 use super::proto::{Annotation, CounterDescriptor, Data, ThreadDescriptor, TrackDescriptor, TrackEvent, track_event};
-use crate::event::{self, Cpu, Event, EventGroup, FieldInfo, FieldType, Kind, Nanos, Shape};
+use crate::event::{self, Event, EventGroup, FieldInfo, FieldType, Kind, Nanos, Shape};
 use crate::export::names::Names;
 
 /// Track ids from here on.
@@ -13,7 +13,8 @@ const FIRST_TRACK: u64 = 1 << 34;
 /// Whose track it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Owner {
-    Thread(u32),
+    /// By its thread id and its process's.
+    Thread(u32, u32),
     Cpu(u16),
     Thing(String),
 }
@@ -45,7 +46,6 @@ impl Tracks {
         let values = event.kind.values();
         let fields = || kind.fields().iter().zip(values.iter().copied());
         let shape = kind.shape();
-        let owner = owner(event, names);
         match shape {
             Shape::Counter => {
                 let (what, value) = (fields().next(), values.last().copied().unwrap_or_default());
@@ -61,7 +61,7 @@ impl Tracks {
             Shape::Begin | Shape::End | Shape::Instant => {
                 // A moment has a place on a track where nothing that lasts could be mistaken to enclose it.
                 let name = if shape == Shape::Instant { kind.name() } else { pair(kind) };
-                let track = self.track(Key { owner, name: Some(name), lane: 0 }, names, out);
+                let track = self.track(Key { owner: owner(event, names), name: Some(name), lane: 0 }, out);
                 let how = match shape {
                     Shape::Begin => track_event::SLICE_BEGIN,
                     Shape::End => track_event::SLICE_END,
@@ -72,8 +72,9 @@ impl Tracks {
             Shape::Span => {
                 let lasted = fields().find(|(field, _)| ["duration_ns", "latency_ns"].contains(&field.name));
                 let begun = event.ts - Nanos(lasted.map_or(0, |(_, value)| value));
+                let owner = owner(event, names);
                 let lane = self.lane(&owner, kind.name(), begun, event.ts);
-                let track = self.track(Key { owner, name: Some(kind.name()), lane }, names, out);
+                let track = self.track(Key { owner, name: Some(kind.name()), lane }, out);
                 out.push((Some(begun), described(track_event::SLICE_BEGIN, track, kind, fields(), names)));
                 out.push((Some(event.ts), of(track_event::SLICE_END, track, |event| event)));
             }
@@ -108,22 +109,21 @@ impl Tracks {
         })
     }
 
-    fn track(&mut self, key: Key, names: &Names, out: &mut Vec<Packet>) -> u64 {
+    fn track(&mut self, key: Key, out: &mut Vec<Packet>) -> u64 {
         if let Some(&known) = self.ids.get(&key) {
             return known;
         }
         // A thread's tracks hang below its own.
         let parent_uuid = match &key.owner {
-            Owner::Thread(_) if key.name.is_some() => {
-                Some(self.track(Key { owner: key.owner.clone(), name: None, lane: 0 }, names, out))
+            Owner::Thread(..) if key.name.is_some() => {
+                Some(self.track(Key { owner: key.owner.clone(), name: None, lane: 0 }, out))
             }
             _ => None,
         };
         let uuid = FIRST_TRACK + self.ids.len() as u64;
         let (mut name, mut thread) = (key.name.map(str::to_owned), None);
         match (&key.owner, key.name) {
-            (Owner::Thread(tid), None) => {
-                let tgid = names.tgid_of(*tid);
+            (Owner::Thread(tid, tgid), None) => {
                 thread = Some(ThreadDescriptor { pid: Some(tgid.cast_signed()), tid: Some(tid.cast_signed()) });
             }
             (Owner::Cpu(cpu), Some(what)) => name = Some(format!("CPU {cpu} {what}")),
@@ -146,10 +146,13 @@ fn owner(event: &Event, names: &Names) -> Owner {
         (EventGroup::Block, _) => {
             Owner::Thing(field("device").map(|&device| names.value(FieldType::Name, device)).unwrap_or_default())
         }
-        (_, Some(task)) => Owner::Thread(names.of(task).tid),
+        (_, Some(task)) => {
+            let name = names.of(task);
+            Owner::Thread(name.tid, name.tgid)
+        }
         (EventGroup::Cpu, None) => Owner::Cpu(field("target_cpu").map_or(event.cpu.0, |&cpu| cpu as u16)),
         (EventGroup::System, None) => Owner::Thing("recorder".to_owned()),
-        _ => Owner::Cpu(Cpu(event.cpu.0).0),
+        _ => Owner::Cpu(event.cpu.0),
     }
 }
 
