@@ -1165,7 +1165,7 @@ mod imp {
             pub signal: *mut signal_struct,
             pub cred: *mut cred,
             pub policy: u32,
-            pub __pad_108: [u8; 4],
+            pub throttled: std::mem::MaybeUninit<bool>,
             pub bpf_storage: *mut bpf_local_storage,
         }
         impl Default for task_struct {
@@ -1189,7 +1189,7 @@ mod imp {
                     signal: std::ptr::null_mut(),
                     cred: std::ptr::null_mut(),
                     policy: u32::default(),
-                    __pad_108: [u8::default(); 4],
+                    throttled: std::mem::MaybeUninit::new(bool::default()),
                     bpf_storage: std::ptr::null_mut(),
                 }
             }
@@ -1245,10 +1245,12 @@ mod imp {
         #[repr(C)]
         pub struct cfs_rq {
             pub rq: *mut std::ffi::c_void,
+            pub throttle_count: i32,
+            pub __pad_12: [u8; 4],
         }
         impl Default for cfs_rq {
             fn default() -> Self {
-                Self { rq: std::ptr::null_mut() }
+                Self { rq: std::ptr::null_mut(), throttle_count: i32::default(), __pad_12: [u8::default(); 4] }
             }
         }
         #[derive(Debug, Copy, Clone)]
@@ -2023,5 +2025,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 323848] = *include_bytes!("bpf/ring.bpf.o");
+    static DATA: [u8; 325152] = *include_bytes!("bpf/ring.bpf.o");
 }

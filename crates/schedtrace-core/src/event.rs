@@ -279,7 +279,15 @@ impl Serialize for Comm {
     }
 }
 
-/// A task's scheduler state when it left the CPU: the `TASK_*` bits of the kernel's `include/linux/sched.h`.
+/// A task's scheduler state when it left the CPU: the `TASK_*` bits of the kernel's `include/linux/sched.h`, and two that
+/// `task_struct::__state` never has.
+///
+/// ```
+/// use schedtrace_core::TaskState;
+/// let reads_a_file = TaskState(TaskState::UNINTERRUPTIBLE.0 | TaskState::IO_WAIT.0);
+/// assert!(reads_a_file.is_io_wait() && reads_a_file.letter() == 'D');
+/// assert!(TaskState::THROTTLED.is_runnable());
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskState(pub u16);
@@ -293,6 +301,29 @@ impl TaskState {
     pub const UNINTERRUPTIBLE: Self = Self(2);
     /// `TASK_DEAD`: the last switch-out of its life.
     pub const DEAD: Self = Self(0x80);
+    /// Added to a sleeping task's state: it waits for I/O (`task_struct::in_iowait`, which makes idle time `iowait` in
+    /// `/proc/stat`).
+    pub const IO_WAIT: Self = Self(0x4000);
+    /// Added to a runnable task's state: its cgroup has used up its CPU quota (`throttle_cfs_rq` in `kernel/sched/fair.c`).
+    pub const THROTTLED: Self = Self(0x10);
+
+    /// Whether the state alone says that the task could go on.
+    #[must_use]
+    pub const fn is_runnable(self) -> bool {
+        self.0 & !Self::THROTTLED.0 == 0
+    }
+
+    /// Whether it sleeps for I/O.
+    #[must_use]
+    pub const fn is_io_wait(self) -> bool {
+        self.0 & Self::IO_WAIT.0 != 0
+    }
+
+    /// Whether it is runnable, but was kept from the CPU by the quota of its cgroup.
+    #[must_use]
+    pub const fn is_throttled(self) -> bool {
+        self.0 & Self::THROTTLED.0 != 0
+    }
 
     /// Whether this is the last state of a life.
     #[must_use]
@@ -314,7 +345,7 @@ impl TaskState {
             b if b & 4 != 0 => 'T',
             b if b & 8 != 0 => 't',
             b if b & 0x80 != 0 => 'X',
-            b if b & 0x10 != 0 => 'X',
+            0x10 => 'R',
             b if b & 0x20 != 0 => 'Z',
             _ => 'P',
         }
@@ -354,7 +385,7 @@ impl Switch {
     /// Whether `prev` stayed on a run queue: it was preempted, or it yielded. The kernel counts it in `nivcsw`.
     #[must_use]
     pub const fn prev_runnable(&self) -> bool {
-        self.preempted || self.prev_state.0 == 0
+        self.preempted || self.prev_state.is_runnable()
     }
 
     /// Whether `prev` gave the CPU up to sleep or to end, which the kernel counts in `nvcsw`
@@ -545,6 +576,43 @@ impl Task {
     }
 }
 
+/// What a task was doing when the stream came to where a source begins in its midst: so that whoever reads on from there
+/// knows what it need not have read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskStatus {
+    /// Who; the idle task of a CPU says what that CPU was doing.
+    pub task: TaskId,
+    /// Since when.
+    pub since: Nanos,
+    /// Where it ran, waited, or ran last.
+    pub cpu: Cpu,
+    /// What.
+    pub doing: Doing,
+}
+
+/// What a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It has a CPU. If it was woken since it got it: by whom, for then it may not sleep when it leaves the CPU to sleep.
+    Running(Option<Waker>),
+    /// It waits for a CPU since it was woken.
+    Woken(Waker),
+    /// It was woken while it ran, and left the CPU to sleep, in this state: it waits, unless another waking comes.
+    Waking(Waker, TaskState),
+    /// It waits for a CPU since this task took it.
+    Preempted(TaskId),
+    /// It waits since the CPU quota of its cgroup was used up.
+    Throttled,
+    /// It waits for a CPU since this task created it.
+    New(TaskId),
+    /// It waits for a CPU, since before the recording began.
+    Waiting,
+    /// It sleeps, in this state.
+    Asleep(TaskState),
+    /// Events are missing: nobody knows.
+    Unknown,
+}
+
 /// The path of a cgroup, once it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
@@ -571,6 +639,8 @@ pub struct Batch {
     pub cgroups: Vec<Cgroup>,
     /// Names that were not told before.
     pub names: Vec<Name>,
+    /// What tasks were doing, where this is the first batch of a part of a recording: they hold before its first event.
+    pub statuses: Vec<TaskStatus>,
     /// What is known to be missing.
     pub lost: Vec<Loss>,
 }
@@ -584,6 +654,7 @@ impl Batch {
             && self.tasks.is_empty()
             && self.cgroups.is_empty()
             && self.names.is_empty()
+            && self.statuses.is_empty()
             && self.lost.is_empty()
     }
 }

@@ -114,6 +114,7 @@ struct rq;
 
 struct cfs_rq {
 	struct rq *rq;
+	int throttle_count;
 };
 
 struct sched_entity {
@@ -139,6 +140,8 @@ struct task_struct {
 	struct signal_struct *signal;
 	const struct cred *cred;
 	unsigned int policy;
+	bool throttled;
+	unsigned int in_iowait : 1;
 	struct bpf_local_storage *bpf_storage;
 };
 

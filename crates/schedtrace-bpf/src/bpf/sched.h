@@ -367,6 +367,23 @@ static __always_inline void send(struct cpu_state *c, u32 cpu, u32 kind, u64 hea
 		tell_loss(c, cpu);
 }
 
+/*
+ * The state in which a task leaves its CPU, and what the state does not say: that it waits for I/O as the kernel counts
+ * it, or that it would go on if its cgroup had not used up its quota.
+ */
+static __always_inline u32 leaves_in(struct task_struct *prev, u32 state, bool preempt)
+{
+	state &= ~(STATE_THROTTLED | STATE_IOWAIT);
+	if (state && !preempt)
+		return BPF_CORE_READ_BITFIELD(prev, in_iowait) ? state | STATE_IOWAIT : state;
+	if (bpf_core_field_exists(prev->throttled))
+		return prev->throttled ? state | STATE_THROTTLED : state;
+	/* Before Linux 6.18 a whole queue was throttled, with all that is on it. */
+	if (bpf_core_field_exists(prev->se.cfs_rq) && bpf_core_field_exists(prev->se.cfs_rq->throttle_count))
+		return prev->se.cfs_rq->throttle_count ? state | STATE_THROTTLED : state;
+	return state;
+}
+
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)
 {
@@ -384,7 +401,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	if (!prev_selected && !next_selected)
 		return pass_over(c, REC_SWITCH);
 	send(c, cpu, REC_SWITCH, HEAD(REC_SWITCH, preempt ? SWITCH_PREEMPT : 0, cpu, prev_id),
-	     TAIL(next_id, (u16)prev_state | (u8)prev->prio << 16 | (u8)next->prio << 24), prev, next,
+	     TAIL(next_id, (u16)leaves_in(prev, prev_state, preempt) | (u8)prev->prio << 16 | (u8)next->prio << 24), prev, next,
 	     !prev_id || !next_id);
 	return 0;
 }

@@ -80,6 +80,12 @@ enum rec_flags {
 	TASK_KTHREAD = 0x01,
 	TASK_ON_CPU = 0x02,
 	TASK_SELECTED = 0x04, /* only in the listing */
+	/*
+	 * In `prev_state`, beside the kernel's bits: two that `task_struct::__state` never has. EXIT_DEAD is a state of
+	 * `exit_state`, and __TASK_FREEZABLE_UNSAFE only marks what lockdep is to overlook.
+	 */
+	STATE_THROTTLED = 0x0010,
+	STATE_IOWAIT = 0x4000,
 };
 
 /* `a` is the first task of the event and `b` the second, at the same place in every record. */
