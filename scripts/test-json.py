@@ -28,6 +28,15 @@ wait
 # while the task's events were not makes the second.
 RARE = ("others", "unknown")
 GROUPS = ("task", "process", "cgroup", "cpu", "llc")
+# What these hold takes scx_layered, and a driver that changes frequencies; whether there is any is seen all the same.
+OPTIONAL = ("layers", "frequency")
+# A trace with every event that there is.
+EVERY_EVENT = str(Path(__file__).parent.parent / "crates/schedtrace/tests/every-event/events.schedtrace")
+# Writes to a disk, if the folder is on one.
+WORK = """
+dd if=/dev/zero of="$0" bs=64K count=64 conv=fsync 2>/dev/null
+sync
+"""
 
 program, schema_file, trace = sys.argv[1:]
 schema = json.loads(Path(schema_file).read_text())
@@ -78,6 +87,8 @@ def properties(node, path, found):
             continue
         if id(inner) not in found:
             found[id(inner)] = f"{path}.{name}{inner.get('const', '') and '=' + inner['const']}"
+            if name in OPTIONAL:
+                continue
             properties(inner, f"{path}.{name}", found)
     for inner in node.get("oneOf", []) + node.get("anyOf", []) + [node[key] for key in ("items",) if key in node]:
         properties(inner, path, found)
@@ -94,11 +105,17 @@ def valid(what, name, value):
 def of_trace(what, folder):
     for by in GROUPS:
         valid(f"report by {by} of {what}", "report", printed("report", "--json", "--top", "1000", "--by", by, folder))
+        named = printed("report", "--json", "--top", "1000", "--by", by, folder, "all")
+        valid(f"all reports by {by} of {what}", "reports", named)
+    valid(f"explain of {what}", "explain", printed("explain", "--json", folder))
+    valid(f"diff of {what} and the fixture", "diff", printed("diff", "--json", folder, trace))
     valid(f"info of {what}", "info", printed("info", "--json", folder))
 
 
 with tempfile.TemporaryDirectory() as scratch:
     of_trace("the fixture", trace)
+    of_trace("every event", EVERY_EVENT)
+    valid("diff with itself", "diff", printed("diff", "--json", EVERY_EVENT, EVERY_EVENT))
     valid("doctor", "doctor", printed("doctor", "--json"))
     copy = shutil.copytree(trace, Path(scratch) / "copy.schedtrace")
     valid("repair", "repair", printed("repair", "--json", str(copy)))
@@ -123,12 +140,16 @@ with tempfile.TemporaryDirectory() as scratch:
         record.send_signal(signal.SIGCONT)
         assert record.wait() == 0, "the recorder failed"
         of_trace("a recording", lossy)
+        events, file = (str(Path(scratch) / name) for name in ("events.schedtrace", "file"))
+        everything = ["--events", "all", "--calls", "0,1", "-o", events, "--", "sh", "-c", WORK, file]
+        subprocess.run([program, "record", "--user", "root", *everything], stderr=subprocess.DEVNULL, check=True)
+        of_trace("a recording of all events", events)
         os.chmod(scratch, 0o755)
         asked = shutil.copy(program, Path(scratch) / "schedtrace")
         as_nobody = subprocess.run([asked, "doctor", "--json"], stdout=subprocess.PIPE, user=NOBODY, group=NOBODY)
         valid("doctor, as nobody", "doctor", json.loads(as_nobody.stdout))
         named = {}
-        for name in ("report", "info", "doctor", "repair"):
+        for name in ("report", "reports", "explain", "diff", "info", "doctor", "repair"):
             properties(schema["$defs"][name], name, named)
         unseen = [path for inner, path in named.items() if inner not in seen]
         check(f"each of {len(named)} properties was seen", not unseen, ", ".join(unseen))

@@ -153,6 +153,7 @@ impl<S: Sink> Sink for Filtered<S> {
             cgroups: batch.cgroups.clone(),
             names: batch.names.clone(),
             lost: batch.lost.clone(),
+            statuses: batch.statuses.clone(),
         };
         self.events += (some.events.len() + some.late.len()) as u64;
         self.sink.batch(&some)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 use schedtrace_core::EventFilter;
-use schedtrace_core::analysis::GroupBy;
+use schedtrace_core::analysis::{GroupBy, ReportName};
 #[cfg(feature = "live")]
 use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
 #[cfg(feature = "live")]
@@ -16,7 +16,7 @@ use schedtrace_core::system::CpuList;
 #[cfg(feature = "live")]
 use schedtrace_core::{Kinds, Transport, UnknownKind};
 
-use crate::units::{self, Time};
+use crate::units::{self, Stretch, Time};
 
 /// Records what the Linux scheduler does, and explains it: why did tasks wait, who held the CPU, who woke whom, and
 /// what was lost?
@@ -49,6 +49,9 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     Top(TopArgs),
     Report(ReportArgs),
+    Diff(DiffArgs),
+    Explain(ExplainArgs),
+    Timeline(TimelineArgs),
     Info(InfoArgs),
     Export(ExportArgs),
     Repair(RepairArgs),
@@ -193,30 +196,151 @@ pub(crate) struct TopArgs {
     pub(crate) collect: CollectArgs,
 }
 
-/// Say why tasks waited for a CPU, from a trace
+/// Say why tasks waited for a CPU, from a trace, or answer other questions by name
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReportArgs {
     /// The trace
     #[arg(value_name = "DIR")]
     pub(crate) trace: PathBuf,
+    /// Which reports: latency, depth, interrupts ... or `all`; `help` lists them [default: why tasks waited for a CPU]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<Wanted>,
     /// What the rows are: task, process, cgroup, cpu, llc
     #[arg(long, value_name = "WHAT", default_value = "task")]
     pub(crate) by: GroupBy,
     /// How many rows
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) top: usize,
-    /// Begin here: 1.5s after the start, 2026-11-21T10:00:00Z, or 123456789ns of CLOCK_MONOTONIC
-    #[arg(long, value_name = "T", value_parser = units::time)]
-    pub(crate) from: Option<Time>,
-    /// End here
-    #[arg(long, value_name = "T", value_parser = units::time)]
-    pub(crate) to: Option<Time>,
+    #[command(flatten)]
+    pub(crate) window: WindowArgs,
     /// Do not leave the recorder's own threads out
     #[arg(long)]
     pub(crate) include_recorder: bool,
     /// For programs: docs/json.md says what stands where
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A name in the list of reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Tells which there are.
+    Help,
+    All,
+    One(ReportName),
+}
+
+impl std::str::FromStr for Wanted {
+    type Err = schedtrace_core::Error;
+    fn from_str(text: &str) -> Result<Self, schedtrace_core::Error> {
+        match text {
+            "help" => Ok(Self::Help),
+            "all" => Ok(Self::All),
+            name => name.parse().map(Self::One),
+        }
+    }
+}
+
+/// Compare two traces, or two windows of one: what changed, and whether that may be chance
+///
+/// `schedtrace diff BEFORE AFTER` compares two traces, `schedtrace diff DIR --a 0s..5s --b 5s..10s` two windows of one.
+/// Ends with 0 whatever the verdicts are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DiffArgs {
+    /// The trace that is compared with
+    #[arg(value_name = "A")]
+    pub(crate) first: PathBuf,
+    /// The trace that is compared [default: A, of which --a and --b choose windows]
+    #[arg(value_name = "B")]
+    pub(crate) second: Option<PathBuf>,
+    /// This window of A: 0s..5s, 2s.. or ..10s, with times as `report --from` takes them
+    #[arg(long, value_name = "T..T", value_parser = units::stretch)]
+    pub(crate) a: Option<Stretch>,
+    /// This window of B
+    #[arg(long, value_name = "T..T", value_parser = units::stretch)]
+    pub(crate) b: Option<Stretch>,
+    /// Do not leave the recorder's own threads out
+    #[arg(long)]
+    pub(crate) include_recorder: bool,
+    /// For programs: docs/json.md says what stands where
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which part of a trace.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WindowArgs {
+    /// Begin here: 1.5s after the start, 2026-11-21T10:00:00Z, or 123456789ns of CLOCK_MONOTONIC
+    #[arg(long, value_name = "T", value_parser = units::time)]
+    pub(crate) from: Option<Time>,
+    /// End here
+    #[arg(long, value_name = "T", value_parser = units::time)]
+    pub(crate) to: Option<Time>,
+}
+
+/// Explain a window of a thread or a process: what it waited for, what that waited for, and so on
+///
+/// What it did makes up the window. Record the groups `irq`, `block` and `futex` too, so that interrupts, disks and locks have
+/// names: schedtrace record --events default,irq,block,futex
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExplainArgs {
+    /// The trace
+    #[arg(value_name = "DIR")]
+    pub(crate) trace: PathBuf,
+    /// A process [default: whoever ran last]
+    #[arg(short, long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+    /// A thread
+    #[arg(short, long, value_name = "TID", conflicts_with = "pid")]
+    pub(crate) tid: Option<u32>,
+    #[command(flatten)]
+    pub(crate) window: WindowArgs,
+    /// For programs: docs/json.md says what stands where
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Draw what each CPU or each task did, column by column
+#[derive(Debug, clap::Args)]
+pub(crate) struct TimelineArgs {
+    /// The trace
+    #[arg(value_name = "DIR")]
+    pub(crate) trace: PathBuf,
+    /// What the lanes are
+    #[arg(long, value_name = "WHAT", default_value = "cpu")]
+    pub(crate) by: LanesArg,
+    /// Only the threads of this process
+    #[arg(short, long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+    /// Only this thread
+    #[arg(short, long, value_name = "TID", conflicts_with = "pid")]
+    pub(crate) tid: Option<u32>,
+    /// How many columns
+    #[arg(long, value_name = "N", default_value_t = 80)]
+    pub(crate) columns: u16,
+    /// How long a column is, instead of so many: 1ms
+    #[arg(long, value_name = "TIME", value_parser = units::duration, conflicts_with = "columns")]
+    pub(crate) resolution: Option<std::time::Duration>,
+    /// How many tasks
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) top: usize,
+    #[command(flatten)]
+    pub(crate) window: WindowArgs,
+    /// Do not leave the recorder's own threads out
+    #[arg(long)]
+    pub(crate) include_recorder: bool,
+    /// For programs: docs/json.md says what stands where
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What the lanes of a timeline are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LanesArg {
+    /// CPUs
+    Cpu,
+    /// Tasks
+    Task,
 }
 
 /// Tell what a trace holds: host, kernel, window, tables, and how complete it is

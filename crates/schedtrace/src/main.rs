@@ -2,10 +2,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
 
 mod args;
+mod diff;
 #[cfg(feature = "live")]
 mod doctor;
 #[cfg(feature = "live")]
 mod events;
+mod explain;
 mod export;
 mod guides;
 mod info;
@@ -17,8 +19,11 @@ mod record;
 mod render;
 mod repair;
 mod report;
+mod reports;
+mod timeline;
 mod top;
 mod units;
+mod window;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -72,6 +77,9 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Top(args) => top::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Explain(args) => explain::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Timeline(args) => timeline::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Repair(args) => repair::run(&args),

@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use comfy_table::{Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
+use crate::units::count;
+
 /// A column.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Column {
@@ -33,7 +35,6 @@ pub(crate) fn warning(text: &str) -> String {
 }
 
 /// Something that may be overlooked.
-#[cfg(feature = "live")]
 pub(crate) fn quiet(text: &str) -> String {
     if styled() { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
 }
@@ -66,4 +67,9 @@ pub(crate) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<Strin
         }
     }
     table.lines().map(|line| format!(" {}\n", line.trim_end())).collect()
+}
+
+/// That there would be more rows.
+pub(crate) fn more(shown: usize, total: usize) -> String {
+    if total > shown { format!("  … and {} more\n", count((total - shown) as u64)) } else { String::new() }
 }

@@ -5,13 +5,13 @@ use std::io::Write;
 use schedtrace_core::analysis::{
     self, CauseKind, CpuUse, Group, GroupBy, HeldBy, Options, Report, RunQueueStats, Sched, WorstWait,
 };
-use schedtrace_core::trace::TraceReader;
-use schedtrace_core::{Error, Meta, Source};
+use schedtrace_core::{Meta, Source};
 
 use crate::args::ReportArgs;
-use crate::render::{Column, heading, table, warning};
-use crate::units::{count, lost, offset, percent, plural, ratio, span, started};
-use crate::{Failure, print_json};
+use crate::render::{Column, heading, more, table};
+use crate::units::{count, offset, percent, plural, ratio, span};
+use crate::window::{self, Trace};
+use crate::{Failure, print_json, reports};
 
 /// Rows that are looked up by group when a row of text is put together.
 const JOINED: usize = 1000;
@@ -19,39 +19,27 @@ const JOINED: usize = 1000;
 const NAMES: usize = 5;
 
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
-    let trace = TraceReader::open(&args.trace)?;
-    let bound = |time: Option<crate::units::Time>| time.map(|time| time.in_trace(trace.meta())).transpose();
-    let (from, until) = (bound(args.from)?, bound(args.to)?);
-    if let (Some(from), Some(until)) = (from, until)
-        && until <= from
-    {
-        return Err(Error::Invalid("--to must be later than --from".into()).into());
+    if reports::asks_for_help(args) {
+        return reports::help();
     }
-    let window = trace.info()?.window;
-    for (name, outside) in [
-        ("--from", from.is_some_and(|from| from >= window.until_ns)),
-        ("--to", until.is_some_and(|until| until <= window.from_ns)),
-    ] {
-        if outside {
-            let why = format!("{name} leaves nothing of the recording, which is {} long", window.duration_ns);
-            return Err(Error::Invalid(why).into());
-        }
+    if !args.names.is_empty() {
+        return reports::run(args);
     }
+    let Trace { mut reader, from, until } = window::open(&args.trace, &args.window)?;
     // As text, the columns of a row come from several lists, so that all of them are needed in whole.
     let top = if args.json { args.top } else { args.top.max(JOINED) };
     let options =
         Options { by: args.by, top, from, until, include_recorder: args.include_recorder, ..Options::default() };
-    let mut trace = trace.between(from, until);
-    let report = analysis::run(&mut trace, Sched::new(options))?;
+    let report = analysis::run(&mut reader, Sched::new(options))?;
     if args.json {
         return print_json(&report);
     }
     let mut out = std::io::stdout().lock();
-    let text = Text { report: &report, meta: trace.meta(), top: args.top };
+    let text = Text { report: &report, meta: reader.meta(), top: args.top };
     for section in [text.head(), text.waits(), text.worst(), text.cpus(), text.wakeups(), text.migrations()] {
         write!(out, "{section}")?;
     }
-    writeln!(out, "{}", text.completeness())?;
+    writeln!(out, "{}", window::completeness(&report.completeness, report.cpu_time.recorder_ns))?;
     Ok(())
 }
 
@@ -64,22 +52,7 @@ struct Text<'a> {
 
 impl Text<'_> {
     fn head(&self) -> String {
-        let host = &self.meta.host;
-        let window = &self.report.window;
-        let events: u64 = self.report.events.values().sum();
-        let when = started(self.meta).map(|at| format!(" from {at}")).unwrap_or_default();
-        let at = match offset(window.from_ns, self.meta.started) {
-            start if start == "+0.000000s" => String::new(),
-            later => format!(", from {later}"),
-        };
-        format!(
-            "{} · Linux {} · {}\n{} of recording{at}{when} · {}\n",
-            host.hostname,
-            host.kernel,
-            self.meta.topology.shape(),
-            window.duration_ns,
-            plural(events, "event"),
-        )
+        window::head(self.meta, &self.report.window, self.report.events.values().sum())
     }
 
     fn waits(&self) -> String {
@@ -232,42 +205,13 @@ impl Text<'_> {
         let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
         format!("\n{}\n  {}{parts}\n", heading("Migrations"), plural(total.migrations, "migration"))
     }
-
-    fn completeness(&self) -> String {
-        let complete = &self.report.completeness;
-        let mut lines = Vec::new();
-        if complete.lost_total > 0 {
-            let rows = complete.lost.iter().map(|row| lost(row.count, row.kind, &row.place));
-            let text = format!("{} lost: {}", count(complete.lost_total), rows.collect::<Vec<_>>().join(", "));
-            lines.push(warning(&text));
-        } else {
-            lines.push("nothing lost".into());
-        }
-        if complete.in_loss > 0 {
-            let waits = plural(complete.in_loss, "wait");
-            lines.push(warning(&format!("{waits} left out, for which the kernel showed no beginning or no end")));
-        }
-        if complete.late > 0 {
-            lines.push(format!("{} came late", plural(complete.late, "event")));
-        }
-        if complete.censored_waits > 0 {
-            lines.push(format!("{} cut off by the edges of the window", plural(complete.censored_waits, "wait")));
-        }
-        if complete.filtered {
-            lines.push("only what the filters let through was recorded".into());
-        }
-        if complete.recorder_left_out && self.report.cpu_time.recorder_ns > 0 {
-            let ns = span(self.report.cpu_time.recorder_ns);
-            lines.push(format!("the recorder's own {ns} of CPU time left out"));
-        }
-        format!("\n{}\n  {}", heading("Completeness"), lines.join("; "))
-    }
 }
 
 /// Why, in the words of a sentence: "61% woken".
 fn cause(cause: CauseKind) -> &'static str {
     match cause {
         CauseKind::Woken => "after a wakeup",
+        CauseKind::Throttled => "for want of CPU quota",
         CauseKind::New => "as new tasks",
         CauseKind::AtStart => "since before the start",
         _ => "after losing the CPU",
@@ -354,9 +298,4 @@ fn by_name(held: &HeldBy) -> String {
     });
     let rest = (rest > 0).then(|| format!("others {}", percent(ratio(rest, held.wait_ns))));
     parts.chain(rest).collect::<Vec<_>>().join(", ")
-}
-
-/// That there would be more rows.
-fn more(shown: usize, total: usize) -> String {
-    if total > shown { format!("  … and {} more\n", count((total - shown) as u64)) } else { String::new() }
 }

@@ -42,6 +42,23 @@ pub(crate) fn time(text: &str) -> Result<Time, String> {
     })
 }
 
+/// What lies between two moments; without one, up to that end of the recording.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Stretch {
+    pub(crate) from: Option<Time>,
+    pub(crate) to: Option<Time>,
+}
+
+/// Reads `0s..5s`, `2s..` and `..2s`.
+pub(crate) fn stretch(text: &str) -> Result<Stretch, String> {
+    let ends = text.split_once("..").filter(|(from, to)| !from.is_empty() || !to.is_empty());
+    let Some((from, to)) = ends else {
+        return Err(format!("`{text}` is no window: write two times with two dots between them, such as 0s..5s"));
+    };
+    let bound = |text: &str| if text.is_empty() { Ok(None) } else { time(text).map(Some) };
+    Ok(Stretch { from: bound(from)?, to: bound(to)? })
+}
+
 impl Time {
     /// The moment by the clock of the events.
     pub(crate) fn in_trace(self, meta: &Meta) -> Result<Nanos> {
@@ -154,6 +171,18 @@ mod tests {
         assert_eq!(at("2027-01-15T08:00:02Z"), Nanos(3_000_000_000));
         assert_eq!(at("1970-01-01T00:00:00Z"), Nanos(0), "before the boot");
         assert!(time("yesterday").is_err());
+    }
+
+    #[test]
+    fn windows_are_read_or_refused_with_advice() {
+        let second = |n| Some(Time::SinceStart(Duration::from_secs(n)));
+        assert_eq!(stretch("0s..5s"), Ok(Stretch { from: second(0), to: second(5) }));
+        assert_eq!(stretch("5s.."), Ok(Stretch { from: second(5), to: None }));
+        assert_eq!(stretch("..1.5s").unwrap().to, Some(Time::SinceStart(Duration::from_millis(1500))));
+        for wrong in ["", "..", "5s", "5s-6s"] {
+            assert!(stretch(wrong).is_err_and(|text| text.contains("0s..5s")), "{wrong}");
+        }
+        assert!(stretch("soon..5s").is_err_and(|text| text.contains("`soon` is no time")));
     }
 
     #[test]

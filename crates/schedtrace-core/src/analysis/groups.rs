@@ -224,7 +224,7 @@ impl Groups {
 
 /// The groups that were given up: their places go to other groups.
 #[derive(Debug)]
-pub(super) struct Gone(Vec<bool>);
+pub struct Gone(Vec<bool>);
 
 impl Gone {
     /// Whose place takes what this one had.

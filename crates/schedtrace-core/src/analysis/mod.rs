@@ -37,36 +37,87 @@
 //! # Ok::<(), schedtrace_core::Error>(())
 //! ```
 
+mod block_io;
+mod compare;
+mod conservation;
 mod cpu_time;
+mod depth;
+mod dispatch;
 mod distribution;
+mod explain;
+mod fairness;
+mod futexes;
 mod groups;
 mod holders;
+mod interrupts;
+mod ipis;
+mod lanes;
+mod latency;
 mod loss;
+mod measure;
 mod migrations;
+mod nested;
 mod observer;
+mod outliers;
+mod power;
+mod preemptions;
+mod question;
+mod reports;
 mod runqueue;
 pub mod states;
 mod study;
 mod switches;
+mod syscalls;
+mod tables;
 mod tasks;
 mod timeline;
+mod wakers;
 mod wakeups;
 
 #[cfg(test)]
 mod tests;
 
+pub use block_io::{BlockDeviceRow, BlockIo, BlockIoReport, BlockRow, BlockTaskRow, BlockTotals};
+pub use compare::{
+    Comparison, Interval, MetricChange, NameRow, NameUse, Profile, ProfileAnswer, TaskChange, Verdict, WaitBuckets,
+    WindowSlice, compare,
+};
+pub use conservation::{Conservation, ConservationReport, ConservationRow, IdleCpuRow};
 pub use cpu_time::{CpuRow, CpuTimeReport, CpuTimeRow, CpuUse};
+pub use depth::{Depth, DepthReport, DepthRow, DepthStats, ImbalanceRow};
+pub use dispatch::{Dispatch, DispatchReport, DsqCounts, DsqRow, LayerRow};
 pub use distribution::{Distribution, Summary};
-pub use groups::Group;
+pub use explain::{
+    ContentionSource, CriticalPath, Explain, Explained, Explanation, Mechanism, Moment, PathPart, Recommendation,
+    Severity, Step, Subject,
+};
+pub use fairness::{Fairness, FairnessReport, FairnessRow};
+pub use futexes::{FutexCounts, FutexRow, FutexWaker, Futexes, FutexesReport};
+pub use groups::{Gone, Group};
 pub use holders::{HeldBy, Holder, HolderOfWait, HoldersReport, HoldersRow};
+pub use interrupts::{
+    InterruptCpuRow, InterruptRow, InterruptSource, InterruptTimes, Interrupted, Interrupts, InterruptsReport,
+    SoftirqDelay,
+};
+pub use ipis::{IpiCounts, IpiHandled, IpiPairRow, IpiSender, IpiSent, Ipis, IpisReport};
+pub use lanes::{Lane, Lanes, Timeline, TimelineOptions, TimelineReport};
+pub use latency::{Latency, LatencyReport, LatencyRow, WakeupLatency};
 pub use loss::Completeness;
+pub use measure::{Example, Latencies};
 pub use migrations::{MigrationCounts, MigrationRow, MigrationsReport};
+pub use outliers::{Beyond, Fences, OutlierRow, Outliers, OutliersReport};
+pub use power::{CpuPowerRow, Frequency, IdleStateRow, IdleTime, Power, PowerReport};
+pub use preemptions::{PreemptionRow, Preemptions, PreemptionsReport};
+pub use question::{About, Answered, Question, Study};
+pub use reports::{ReportName, ReportSet, Reports};
 pub use runqueue::{
     CauseCounts, CauseKind, CauseRow, RunQueueReport, RunQueueRow, RunQueueStats, WaitCounts, WorstWait,
 };
-pub use study::{Report, Sched};
+pub use study::{Report, Sched, Scope};
 pub use switches::{SwitchCounts, SwitchCpuRow, SwitchRow, SwitchesReport};
+pub use syscalls::{SyscallFailure, SyscallRow, SyscallTask, SyscallTime, Syscalls, SyscallsReport};
 pub use tasks::{Tasks, Who};
+pub use wakers::{Placement, WakerRow, Wakers, WakersReport};
 pub use wakeups::{WakerGroup, WakeupCounts, WakeupPair, WakeupRow, WakeupsReport};
 
 use std::str::FromStr;

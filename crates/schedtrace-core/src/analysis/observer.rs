@@ -1,8 +1,8 @@
 //! What the state machine tells: intervals that are over, and events with the tasks and CPUs they concern.
 
-use super::tasks::{TaskRef, Tasks};
+use super::tasks::{Names, TaskRef, Tasks};
 use super::timeline::{CpuRef, Cpus};
-use crate::event::{Context, Cpu, Nanos, TaskId, TaskState, Waker};
+use crate::event::{Context, Cpu, Event, Nanos, TaskId, TaskState, Waker};
 
 /// Takes what the state machine found out, in the order in which it became known. All methods default to nothing.
 pub trait Observer {
@@ -22,6 +22,10 @@ pub trait Observer {
     fn waited(&mut self, wait: &Waited<'_>, seen: &Seen<'_>) {
         let _ = (wait, seen);
     }
+    /// A task was asleep.
+    fn slept(&mut self, slept: &Slept, seen: &Seen<'_>) {
+        let _ = (slept, seen);
+    }
     /// A CPU went from one task to another.
     fn switched(&mut self, switched: &Switched, seen: &Seen<'_>) {
         let _ = (switched, seen);
@@ -33,6 +37,11 @@ pub trait Observer {
     /// A task moved to another run queue.
     fn migrated(&mut self, migrated: &Migrated, seen: &Seen<'_>) {
         let _ = (migrated, seen);
+    }
+    /// Something happened on a CPU that changes no task's state: an event of one of the kinds that are declared with their
+    /// fields.
+    fn happened(&mut self, event: &Event, cpu: CpuRef, seen: &Seen<'_>) {
+        let _ = (event, cpu, seen);
     }
     /// A task got a CPU although nothing was seen that made it runnable.
     fn started_unseen(&mut self, at: Nanos, task: TaskRef, seen: &Seen<'_>) {
@@ -47,6 +56,8 @@ pub struct Seen<'a> {
     pub tasks: &'a Tasks,
     /// Who has had the CPUs.
     pub cpus: &'a Cpus,
+    /// What the events' names read.
+    pub names: &'a Names,
 }
 
 /// A stretch of time on one CPU.
@@ -82,6 +93,8 @@ pub enum Left {
         /// `sched_switch` does not tell these two apart.
         in_kernel: bool,
     },
+    /// Its cgroup had used up its CPU quota: it stayed runnable, and may not run.
+    Throttled,
     /// It went to sleep, in this state.
     Slept(TaskState),
     /// Its life ended.
@@ -97,6 +110,8 @@ pub enum Cause {
     Woken(Waker),
     /// It was running, and lost the CPU to this task.
     Preempted(TaskId),
+    /// It was running, and its cgroup had used up its CPU quota: it waits for the next period.
+    Throttled,
     /// It is new; this task created it.
     New(TaskId),
     /// It was runnable already when the recording began.
@@ -120,6 +135,11 @@ pub struct Waited<'a> {
     pub segments: &'a [Segment],
     /// It changed the run queue after it had been put on one.
     pub migrated: bool,
+    /// Where it ran before; none where that was not seen.
+    pub ran_on: Option<CpuRef>,
+    /// When it was put on a queue, where `sched_wakeup` or `sched_wakeup_new` told: until then the kernel chose a CPU and
+    /// waited for its queue. None of who was preempted or throttled, and stayed on one.
+    pub enqueued: Option<Nanos>,
     /// How it ended.
     pub end: WaitEnd,
     /// Switches or wakeups are known to be missing in it.
@@ -148,6 +168,36 @@ pub enum WaitEnd {
     Unseen,
 }
 
+/// A task was asleep: neither on a CPU nor on a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slept {
+    /// Who.
+    pub task: TaskRef,
+    /// Where it ran last.
+    pub cpu: CpuRef,
+    /// When it left the CPU, or when the recording began.
+    pub from: Nanos,
+    /// When it was woken, or until when it is known to have slept.
+    pub until: Nanos,
+    /// In which state; none of a task that slept already when the recording began.
+    pub state: Option<TaskState>,
+    /// How it ended.
+    pub end: SleepEnd,
+    /// Switches or wakeups are known to be missing in it.
+    pub doubtful: bool,
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SleepEnd {
+    /// Somebody woke the task.
+    Woken(Waker),
+    /// It has not ended.
+    Open,
+    /// At some time before: the task turned out to have run.
+    Unseen,
+}
+
 /// A switch, with the tasks' places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switched {
@@ -161,6 +211,10 @@ pub struct Switched {
     pub next: TaskRef,
     /// How `prev` left.
     pub left: Left,
+    /// Kernel priority of `prev`, as in [`Switch::prev_prio`](crate::Switch::prev_prio).
+    pub prev_prio: u8,
+    /// Kernel priority of `next`.
+    pub next_prio: u8,
 }
 
 /// A wakeup, with the tasks' places.

@@ -77,6 +77,8 @@ pub enum CauseKind {
     /// It was running, and lost the CPU. A `sched_yield` counts as this, too: `sched_switch` cannot tell it from a
     /// preemption on the way back to user space.
     Preempted,
+    /// It was running, and the CPU quota of its cgroup was used up.
+    Throttled,
     /// It is new.
     New,
     /// It was runnable already when the recording began.
@@ -85,14 +87,15 @@ pub enum CauseKind {
 
 impl CauseKind {
     /// The causes of waits that can be measured.
-    const MEASURED: [Self; 3] = [Self::Woken, Self::Preempted, Self::New];
+    const MEASURED: [Self; 4] = [Self::Woken, Self::Preempted, Self::Throttled, Self::New];
 
-    /// `woken`, `preempted`, `new` or `at start`.
+    /// `woken`, `preempted`, `throttled`, `new` or `at start`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Woken => "woken",
             Self::Preempted => "preempted",
+            Self::Throttled => "throttled",
             Self::New => "new",
             Self::AtStart => "at start",
         }
@@ -104,6 +107,7 @@ impl From<Cause> for CauseKind {
         match cause {
             Cause::Woken(_) => Self::Woken,
             Cause::Preempted(_) => Self::Preempted,
+            Cause::Throttled => Self::Throttled,
             Cause::New(_) => Self::New,
             Cause::AtStart => Self::AtStart,
         }
@@ -164,7 +168,7 @@ impl WaitCounts {
 #[derive(Debug, Default)]
 struct Row {
     wait: Distribution,
-    causes: [WaitCounts; 3],
+    causes: [WaitCounts; CauseKind::MEASURED.len()],
     migrated: u64,
 }
 
@@ -195,7 +199,7 @@ impl Merge for Cut {
 pub(super) struct RunQueue {
     rows: Rows<Row>,
     cut: Rows<Cut>,
-    causes: [Distribution; 3],
+    causes: [Distribution; CauseKind::MEASURED.len()],
     worst: Vec<WorstWait>,
     /// The shortest of `worst`, once there are enough of them.
     least: u64,
@@ -237,7 +241,7 @@ impl RunQueue {
             Cause::Woken(Waker::Task(task)) | Cause::Preempted(task) | Cause::New(task) => {
                 (Some(seen.tasks.who(task)), None)
             }
-            Cause::AtStart => (None, None),
+            Cause::Throttled | Cause::AtStart => (None, None),
         };
         let worst = WorstWait {
             task: seen.tasks.who(wait.task.id),

@@ -24,17 +24,17 @@
 //! - A CPU's first switch tells who had it since the recording began, if nothing else was heard of that task.
 
 use crate::event::{Batch, Context, Cpu, Event, EventKind, Migrate, Nanos, Snapshot, Switch};
-use crate::event::{TaskId, Waker, WakeupNew, Waking};
+use crate::event::{Doing, TaskId, TaskState, TaskStatus, Waker, WakeupNew, Waking};
 use crate::source::Meta;
 use crate::system::Topology;
 
 use super::groups::{Gone, GroupIx};
 use super::loss::Doubt;
 pub use super::observer::{
-    Cause, Left, Migrated, Observer, Ran, Seen, Segment, Span, Switched, WaitEnd, Waited, Woken,
+    Cause, Left, Migrated, Observer, Ran, Seen, Segment, SleepEnd, Slept, Span, Switched, WaitEnd, Waited, Woken,
 };
 use super::tasks::NO_SLOT;
-pub use super::tasks::{TaskRef, Tasks};
+pub use super::tasks::{Names, TaskRef, Tasks};
 pub use super::timeline::{CpuRef, Cpus, Occupant};
 
 /// So many stretches of one wait are told apart by CPU; of a task that is moved more often, the rest is one stretch.
@@ -49,8 +49,18 @@ enum State {
     Lost,
     Running(CpuRef),
     Waiting(Waiting),
-    Blocked,
+    Blocked(Asleep),
     Dead,
+}
+
+/// Since when a task sleeps, and how.
+#[derive(Clone, Copy, Debug)]
+struct Asleep {
+    from: Nanos,
+    /// None of a task that slept already when the recording began.
+    state: Option<TaskState>,
+    /// Where it ran last.
+    cpu: CpuRef,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +72,8 @@ struct Waiting {
     since: Nanos,
     /// Another waking would show that the wait had not begun before.
     tentative: bool,
+    /// When it was put on a queue, if that was told.
+    enqueued: Option<Nanos>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +85,10 @@ struct Thread {
     held: Option<Waker>,
     /// Finished parts of the present wait.
     segments: Vec<Segment>,
+    /// While a wait is tentative: the sleep that there was instead, if another waking comes.
+    asleep: Option<Asleep>,
+    /// Where it ran last.
+    ran_on: Option<CpuRef>,
 }
 
 /// The state of all threads and CPUs.
@@ -105,6 +121,7 @@ struct Thread {
 pub struct States {
     tasks: Tasks,
     cpus: Cpus,
+    names: Names,
     threads: Vec<Thread>,
     doubt: Doubt,
     topology: Topology,
@@ -118,6 +135,11 @@ impl States {
     /// The state machine over a task table, which says how tasks are grouped, with a memory of who has had the CPUs.
     pub(super) fn new(tasks: Tasks) -> Self {
         Self { tasks, cpus: Cpus::that_remember(), ..Self::default() }
+    }
+
+    /// The same without that memory.
+    pub(super) fn that_forget(tasks: Tasks) -> Self {
+        Self { tasks, ..Self::default() }
     }
 
     /// Takes the setting, before the first event.
@@ -171,7 +193,11 @@ impl States {
     /// ```
     pub fn read(&mut self, batch: &Batch) {
         self.tasks.read(batch);
+        self.names.read(batch);
         self.doubt.read(batch);
+        for status in &batch.statuses {
+            self.recall(status);
+        }
         self.cpus.silence_is_idle &= !self.doubt.of_snapshot();
     }
 
@@ -274,7 +300,13 @@ impl States {
             EventKind::Snapshot(snapshot) => self.snapshot(cpu, &snapshot),
             EventKind::Free { task } => self.free(task),
             // Who the tasks are comes with the batch; what they do, with switches and wakeups.
-            _ => {}
+            EventKind::Fork(_) | EventKind::Exec(_) | EventKind::Exit(_) | EventKind::Rename { .. } => {}
+            _ => {
+                if let EventKind::Wakeup(wakeup) = event.kind {
+                    self.enqueued(wakeup.task);
+                }
+                out.happened(event, cpu, &self.seen());
+            }
         }
     }
 
@@ -302,7 +334,7 @@ impl States {
     /// assert_eq!((unseen.0[0].from, unseen.0[0].until), (Nanos(500), Nanos(900)), "nobody knows who has had CPU 0");
     /// ```
     pub fn open(&self, out: &mut impl Observer) {
-        let seen = Seen { tasks: &self.tasks, cpus: &self.cpus };
+        let seen = self.seen();
         for cpu in self.cpus.watched() {
             let span = self.span(cpu.cpu, cpu.since, self.now);
             match cpu.on {
@@ -314,16 +346,41 @@ impl States {
         }
         let mut segments = Vec::new();
         for (slot, thread) in self.threads.iter().enumerate() {
-            if let (State::Waiting(waiting), Some(id)) = (thread.state, thread.id)
-                && !waiting.tentative
-                && self.cpus.at(waiting.cpu).watched
-            {
-                segments.clone_from(&thread.segments);
-                segments.push(Segment { cpu: waiting.cpu, from: waiting.since, until: self.now });
-                let task = TaskRef { id, slot: slot as u32 };
-                out.waited(&self.waited(task, &waiting, waiting.cpu, &segments, WaitEnd::Open), &seen);
+            let Some(id) = thread.id else { continue };
+            let task = TaskRef { id, slot: slot as u32 };
+            match thread.state {
+                State::Waiting(waiting) if !waiting.tentative && self.cpus.at(waiting.cpu).watched => {
+                    segments.clone_from(&thread.segments);
+                    segments.push(Segment { cpu: waiting.cpu, from: waiting.since, until: self.now });
+                    out.waited(&self.waited(task, &waiting, waiting.cpu, &segments, WaitEnd::Open), &seen);
+                }
+                State::Waiting(waiting) if waiting.tentative => {
+                    if let Some(asleep) = thread.asleep {
+                        out.slept(&self.slept(task, asleep, SleepEnd::Open), &seen);
+                    }
+                }
+                State::Blocked(asleep) => out.slept(&self.slept(task, asleep, SleepEnd::Open), &seen),
+                _ => {}
             }
         }
+    }
+
+    fn slept(&self, task: TaskRef, asleep: Asleep, end: SleepEnd) -> Slept {
+        Slept {
+            task,
+            cpu: asleep.cpu,
+            from: asleep.from,
+            until: self.now,
+            state: asleep.state,
+            end,
+            doubtful: end == SleepEnd::Unseen || self.doubt.of_wait(asleep.from, self.now),
+        }
+    }
+
+    /// What an observer may look up.
+    #[must_use]
+    pub fn seen(&self) -> Seen<'_> {
+        Seen { tasks: &self.tasks, cpus: &self.cpus, names: &self.names }
     }
 
     fn span(&self, cpu: CpuRef, from: Nanos, until: Nanos) -> Span {
@@ -346,6 +403,8 @@ impl States {
             cause: wait.cause,
             segments,
             migrated: segments.len() > 1,
+            ran_on: self.threads.get(task.slot as usize).filter(|t| t.id == Some(task.id)).and_then(|t| t.ran_on),
+            enqueued: wait.enqueued,
             end,
             doubtful: end == WaitEnd::Unseen || self.doubt.of_wait(wait.from, self.now),
         }
@@ -377,6 +436,7 @@ impl States {
         if thread.id != Some(task.id) {
             thread.segments.clear();
             (thread.id, thread.state, thread.held) = (Some(task.id), State::Unknown, None);
+            (thread.asleep, thread.ran_on) = (None, None);
         }
         Some(thread)
     }
@@ -413,6 +473,7 @@ impl States {
         let next = self.tasks.find(switch.next);
         let left = match switch {
             _ if switch.prev_ends() => Left::Died,
+            _ if switch.prev_runnable() && switch.prev_state.is_throttled() => Left::Throttled,
             _ if switch.prev_runnable() => Left::Preempted { in_kernel: switch.preempted },
             _ => Left::Slept(switch.prev_state),
         };
@@ -420,7 +481,8 @@ impl States {
         let on = if switch.next.is_idle() { Occupant::Idle } else { Occupant::Task(next) };
         let now = self.now;
         self.cpus.turn(cpu, was, now, on, &self.tasks);
-        out.switched(&Switched { at: now, cpu, prev, next, left }, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+        let (prev_prio, next_prio) = (switch.prev_prio, switch.next_prio);
+        out.switched(&Switched { at: now, cpu, prev, next, left, prev_prio, next_prio }, &self.seen());
         if !switch.prev.is_idle() {
             self.leave(cpu, prev, left, switch.next, out);
         }
@@ -454,7 +516,7 @@ impl States {
             self.cpus.push(cpu, Occupant::Unseen, from, &self.tasks);
         }
         if self.cpus.at(cpu).watched {
-            let seen = Seen { tasks: &self.tasks, cpus: &self.cpus };
+            let seen = self.seen();
             if from > since {
                 out.unseen(&self.span(cpu, since, from), &seen);
             }
@@ -473,7 +535,7 @@ impl States {
         if let Some(thread) = self.thread(task)
             && matches!(thread.state, State::Running(on) if on == cpu)
         {
-            (thread.state, thread.held) = (State::Lost, None);
+            (thread.state, thread.held, thread.ran_on) = (State::Lost, None, None);
         }
     }
 
@@ -482,15 +544,25 @@ impl States {
         self.missed(cpu, task, out);
         let now = self.now;
         let held = self.thread(task).and_then(|thread| thread.held.take());
-        let wait = |cause, tentative| Waiting { from: now, cause, cpu, since: now, tentative };
+        if let Some(thread) = self.thread(task) {
+            (thread.asleep, thread.ran_on) = (None, Some(cpu));
+        }
+        let wait = |cause, tentative| Waiting { from: now, cause, cpu, since: now, tentative, enqueued: None };
+        let asleep = |state| Asleep { from: now, state: Some(state), cpu };
         match (left, held) {
             (Left::Died, _) => {
                 self.set(task, State::Dead);
                 self.tasks.end(task);
             }
-            (Left::Preempted { .. }, _) => self.begin_wait(task, wait(Cause::Preempted(next), false)),
-            (_, Some(waker)) => self.begin_wait(task, wait(Cause::Woken(waker), true)),
-            (_, None) => self.set(task, State::Blocked),
+            (Left::Throttled, _) => self.begin_wait(task, wait(Cause::Throttled, false)),
+            (Left::Slept(state), Some(waker)) => {
+                self.begin_wait(task, wait(Cause::Woken(waker), true));
+                if let Some(thread) = self.thread(task) {
+                    thread.asleep = Some(asleep(state));
+                }
+            }
+            (Left::Slept(state), None) => self.set(task, State::Blocked(asleep(state))),
+            (Left::Preempted { .. } | Left::Open, _) => self.begin_wait(task, wait(Cause::Preempted(next), false)),
         }
     }
 
@@ -501,6 +573,7 @@ impl States {
             State::Waiting(waiting) if !waiting.tentative => {
                 self.finish(task, waiting.cpu, &waiting, WaitEnd::Unseen, out)
             }
+            State::Blocked(asleep) => out.slept(&self.slept(task, asleep, SleepEnd::Unseen), &self.seen()),
             State::Dead => self.tasks.revive(task),
             _ => {}
         }
@@ -530,15 +603,19 @@ impl States {
                 self.tasks.revive(task);
                 self.start_unseen(task, out);
             }
-            State::Unknown | State::Lost | State::Blocked | State::Waiting(_) => self.start_unseen(task, out),
+            State::Blocked(asleep) => {
+                out.slept(&self.slept(task, asleep, SleepEnd::Unseen), &self.seen());
+                self.start_unseen(task, out);
+            }
+            State::Unknown | State::Lost | State::Waiting(_) => self.start_unseen(task, out),
         }
         if let Some(thread) = self.thread(task) {
-            (thread.state, thread.held) = (State::Running(cpu), None);
+            (thread.state, thread.held, thread.asleep) = (State::Running(cpu), None, None);
         }
     }
 
     fn start_unseen(&self, task: TaskRef, out: &mut impl Observer) {
-        out.started_unseen(self.now, task, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+        out.started_unseen(self.now, task, &self.seen());
     }
 
     /// Tells of a wait that is over.
@@ -548,7 +625,7 @@ impl States {
         // If nobody saw the last move, on whose queue it was is known from where it ran.
         segments.push(Segment { cpu, from: wait.since, until: self.now });
         let waited = self.waited(task, wait, cpu, &segments, end);
-        out.waited(&waited, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+        out.waited(&waited, &self.seen());
         segments.clear();
         if let Some(thread) = self.thread(task) {
             // Its room is used again by the next wait.
@@ -567,7 +644,8 @@ impl States {
         };
         let Some(queue) = self.cpu(waking.prev_cpu) else { return };
         let (now, context) = (self.now, waking.context);
-        let wait = Waiting { from: now, cause: Cause::Woken(waking.waker()), cpu: queue, since: now, tentative: false };
+        let cause = Cause::Woken(waking.waker());
+        let wait = Waiting { from: now, cause, cpu: queue, since: now, tentative: false, enqueued: None };
         let state = self.state(task);
         let awake = match state {
             State::Running(_) => true,
@@ -575,10 +653,11 @@ impl States {
             State::Unknown | State::Lost => waking.on_cpu,
             State::Waiting(waiting) => !waiting.tentative && self.cpus.at(waiting.cpu).watched,
             // It has just been switched out, though the kernel may still be busy with that.
-            State::Blocked => false,
+            State::Blocked(_) => false,
             State::Dead => return,
         };
         if !awake {
+            self.wake_up(task, state, queue, waking.waker(), out);
             self.begin_wait(task, wait);
         } else if let Some(thread) = self.thread(task)
             && !matches!(state, State::Waiting(_))
@@ -586,7 +665,39 @@ impl States {
             thread.held = Some(waking.waker());
         }
         let woken = Woken { at: now, cpu, task, current, context, new: false, awake };
-        out.woken(&woken, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+        out.woken(&woken, &self.seen());
+    }
+
+    /// Tells of the sleep that ends now, as far as there was one.
+    fn wake_up(&mut self, task: TaskRef, state: State, queue: CpuRef, waker: Waker, out: &mut impl Observer) {
+        let asleep = match state {
+            State::Blocked(asleep) => Some(asleep),
+            State::Waiting(_) => self.thread(task).and_then(|thread| thread.asleep.take()),
+            // It existed and neither ran nor waited, or the snapshot would have said so.
+            State::Unknown if self.cpus.silence_is_idle => {
+                let created = self.tasks.identity(task).map_or(Nanos::MAX, |task| task.start);
+                let started = self.started.unwrap_or_default();
+                (created < started).then_some(Asleep { from: started, state: None, cpu: queue })
+            }
+            _ => None,
+        };
+        if let Some(asleep) = asleep {
+            out.slept(&self.slept(task, asleep, SleepEnd::Woken(waker)), &self.seen());
+        }
+    }
+
+    /// The task was put on a queue.
+    fn enqueued(&mut self, task: TaskId) {
+        let now = self.now;
+        let task = self.tasks.find(task);
+        if let Some(thread) = self.thread(task)
+            && let State::Waiting(waiting) = &mut thread.state
+            // Who was preempted or throttled has been on its queue all the time.
+            && !matches!(waiting.cause, Cause::Preempted(_) | Cause::Throttled)
+            && waiting.enqueued.is_none()
+        {
+            waiting.enqueued = Some(now);
+        }
     }
 
     fn wakeup_new(&mut self, cpu: CpuRef, wakeup: &WakeupNew, out: &mut impl Observer) {
@@ -600,10 +711,11 @@ impl States {
         let awake = matches!(self.state(task), State::Running(_) | State::Waiting(_) | State::Dead);
         if !awake {
             let cause = Cause::New(wakeup.parent);
-            self.begin_wait(task, Waiting { from: now, cause, cpu: queue, since: now, tentative: false });
+            let wait = Waiting { from: now, cause, cpu: queue, since: now, tentative: false, enqueued: Some(now) };
+            self.begin_wait(task, wait);
         }
         let woken = Woken { at: now, cpu, task, current, context: Context::Task, new: true, awake };
-        out.woken(&woken, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+        out.woken(&woken, &self.seen());
     }
 
     fn migrate(&mut self, migrate: &Migrate, out: &mut impl Observer) {
@@ -623,6 +735,7 @@ impl States {
             } else if placed && thread.segments.is_empty() {
                 // A CPU is chosen for a task that was asleep, never for one that had been kept from sleeping.
                 (waiting.cpu, waiting.tentative) = (to, false);
+                thread.asleep = None;
             } else if thread.segments.len() < MAX_SEGMENTS {
                 thread.segments.push(Segment { cpu: from, from: waiting.since, until: now });
                 (waiting.cpu, waiting.since) = (to, now);
@@ -631,7 +744,7 @@ impl States {
             }
         }
         let migrated = Migrated { at: now, task, from: migrate.from, to: migrate.to, placed };
-        out.migrated(&migrated, &Seen { tasks: &self.tasks, cpus: &self.cpus });
+        out.migrated(&migrated, &self.seen());
     }
 
     /// Who ran or waited at the start. The events between the start and the snapshot know better.
@@ -646,10 +759,56 @@ impl States {
         }
         let from = self.started.unwrap_or(self.now);
         if !snapshot.running {
-            self.begin_wait(task, Waiting { from, cause: Cause::AtStart, cpu, since: from, tentative: false });
+            let cause = Cause::AtStart;
+            self.begin_wait(task, Waiting { from, cause, cpu, since: from, tentative: false, enqueued: None });
         } else if self.cpus.at(cpu).fresh {
             self.set(task, State::Running(cpu));
             self.cpus.at_mut(cpu).take(task, &self.tasks);
+        }
+    }
+
+    /// What a task was doing before the first event, if nothing was heard of it yet.
+    fn recall(&mut self, status: &TaskStatus) {
+        let Some(cpu) = self.cpu(status.cpu) else { return };
+        let fresh = self.cpus.at(cpu).fresh;
+        // Whoever says what all were doing says so of every CPU that was heard of.
+        self.cpus.silence_is_idle = !self.tasks.filtered();
+        let since = status.since.max(self.started.unwrap_or_default());
+        if status.task.is_idle() {
+            if fresh {
+                let on = if matches!(status.doing, Doing::Running(_)) { Occupant::Idle } else { Occupant::Unseen };
+                self.cpus.recall(cpu, since, on, &self.tasks);
+            }
+            return;
+        }
+        let task = self.tasks.find(status.task);
+        if !matches!(self.state(task), State::Unknown) {
+            return;
+        }
+        let wait = |cause| Waiting { from: since, cause, cpu, since, tentative: false, enqueued: None };
+        let (mut held, mut asleep) = (None, None);
+        let state = match status.doing {
+            Doing::Running(woken) if fresh => {
+                held = woken;
+                self.cpus.recall(cpu, since, Occupant::Task(task), &self.tasks);
+                State::Running(cpu)
+            }
+            Doing::Running(_) | Doing::Unknown => State::Lost,
+            Doing::Waking(waker, state) => {
+                asleep = Some(Asleep { from: since, state: Some(state), cpu });
+                State::Waiting(Waiting { tentative: true, ..wait(Cause::Woken(waker)) })
+            }
+            Doing::Woken(waker) => State::Waiting(wait(Cause::Woken(waker))),
+            Doing::Preempted(by) => State::Waiting(wait(Cause::Preempted(by))),
+            Doing::Throttled => State::Waiting(wait(Cause::Throttled)),
+            Doing::New(by) => State::Waiting(wait(Cause::New(by))),
+            Doing::Waiting => State::Waiting(wait(Cause::AtStart)),
+            Doing::Asleep(state) => State::Blocked(Asleep { from: since, state: Some(state), cpu }),
+        };
+        if let Some(thread) = self.thread(task) {
+            thread.segments.clear();
+            (thread.state, thread.ran_on) = (state, Some(cpu));
+            (thread.held, thread.asleep) = (held, asleep);
         }
     }
 

@@ -48,7 +48,7 @@ pub struct Report {
 
 /// What counts: the window, and which rows it goes to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scope {
+pub struct Scope {
     from: Nanos,
     until: Nanos,
     /// What began earlier is cut off. Windows that follow one another have it in common.
@@ -57,9 +57,38 @@ pub(super) struct Scope {
     pub(super) include_doubtful: bool,
     /// So many of the worst waits are kept.
     pub(super) worst: usize,
+    /// So many rows are reported.
+    top: usize,
 }
 
 impl Scope {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            from: options.from.unwrap_or_default(),
+            until: options.until.unwrap_or(Nanos::MAX),
+            floor: options.from.unwrap_or_default(),
+            by: options.by,
+            include_doubtful: options.include_doubtful,
+            worst: options.top.min(MAX_WORST),
+            top: options.top,
+        }
+    }
+
+    /// How many rows.
+    pub(super) fn top(&self) -> usize {
+        self.top
+    }
+
+    /// Where the window begins.
+    pub(super) fn from(&self) -> Nanos {
+        self.from
+    }
+
+    /// Where it ends.
+    pub(super) fn until(&self) -> Nanos {
+        self.until
+    }
+
     pub(super) fn contains(&self, at: Nanos) -> bool {
         (self.from..self.until).contains(&at)
     }
@@ -128,14 +157,7 @@ impl Sched {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let tasks = Tasks::new(options.by, options.include_recorder);
-        let scope = Scope {
-            from: options.from.unwrap_or_default(),
-            until: options.until.unwrap_or(Nanos::MAX),
-            floor: options.from.unwrap_or_default(),
-            by: options.by,
-            include_doubtful: options.include_doubtful,
-            worst: options.top.min(MAX_WORST),
-        };
+        let scope = Scope::new(&options);
         Self {
             states: States::new(tasks),
             questions: Questions::new(scope, Topology::default()),
@@ -238,7 +260,7 @@ impl Analysis for Sched {
         let top = self.options.top;
         let mut open = Questions::new(self.questions.scope, Topology::default());
         self.states.open(&mut open);
-        let seen = Seen { tasks: self.states.tasks(), cpus: self.states.cpus() };
+        let seen = self.states.seen();
         let of = &self.questions;
         Report {
             window: self.window(),

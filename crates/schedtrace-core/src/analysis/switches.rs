@@ -88,6 +88,8 @@ impl Switches {
         let mut count = SwitchCounts { switches: 1, ..SwitchCounts::default() };
         match switched.left {
             Left::Preempted { in_kernel } => (count.involuntary, count.preempted_in_kernel) = (1, u64::from(in_kernel)),
+            // As the kernel counts it (`__schedule()` in kernel/sched/core.c): its state is TASK_RUNNING.
+            Left::Throttled => count.involuntary = 1,
             Left::Slept(_) | Left::Died | Left::Open => count.voluntary = 1,
         }
         self.cpus[at].0.merge(&count);

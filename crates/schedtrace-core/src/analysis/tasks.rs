@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::GroupBy;
 use super::groups::{Gone, Group, GroupIx, Groups, Key};
-use crate::event::{Batch, Cgroup, CgroupId, Comm, Cpu, Task, TaskId};
+use crate::event::{Batch, Cgroup, CgroupId, Comm, Cpu, NameId, Task, TaskId};
 use crate::source::Filters;
 
 /// So many tasks are known at once.
@@ -17,6 +17,8 @@ const MAX_TASKS: usize = 1 << 19;
 const MAX_ENDED: usize = 1 << 12;
 /// So many cgroup paths are remembered.
 const MAX_CGROUPS: usize = 1 << 16;
+/// So many names of functions, handlers and disks are remembered.
+const MAX_NAMES: usize = 1 << 16;
 /// The longest path that is kept, in bytes (`PATH_MAX`).
 const MAX_PATH: usize = 4096;
 
@@ -233,6 +235,12 @@ impl Tasks {
         }
         let slot = self.index.get(id).unwrap_or_else(|| self.admit(id));
         TaskRef { id, slot }
+    }
+
+    /// Where the state of a task is kept that was heard of before. One of which nothing is known has no place.
+    pub(super) fn known(&self, id: TaskId) -> TaskRef {
+        let slot = if id.is_idle() { None } else { self.index.get(id) };
+        TaskRef { id, slot: slot.unwrap_or(NO_SLOT) }
     }
 
     #[cold]
@@ -468,6 +476,26 @@ impl Tasks {
 
     pub(super) fn forget_groups(&mut self) -> Gone {
         self.groups.forget()
+    }
+}
+
+/// What names in events read: of functions, interrupt handlers and disks. At most 65,536 of them.
+#[derive(Debug, Default)]
+pub struct Names(HashMap<NameId, Arc<str>>);
+
+impl Names {
+    pub(super) fn read(&mut self, batch: &Batch) {
+        for name in &batch.names {
+            if self.0.len() < MAX_NAMES || self.0.contains_key(&name.id) {
+                self.0.insert(name.id, Arc::clone(&name.text));
+            }
+        }
+    }
+
+    /// The text; empty where there is none.
+    #[must_use]
+    pub fn text(&self, id: NameId) -> &str {
+        self.0.get(&id).map_or("", |text| text)
     }
 }
 

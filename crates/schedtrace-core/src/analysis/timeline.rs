@@ -152,6 +152,12 @@ impl Cpus {
         }
     }
 
+    /// Somebody, or nobody, has had a CPU since some time before the first event; nothing was heard of it until then.
+    pub(super) fn recall(&mut self, cpu: CpuRef, since: Nanos, on: Occupant, tasks: &Tasks) {
+        self.turn(cpu, Occupant::Unseen, since, on, tasks);
+        self.at_mut(cpu).fresh = false;
+    }
+
     /// The CPUs that the recording watched.
     pub(super) fn watched(&self) -> impl Iterator<Item = &CpuState> {
         self.list.iter().filter(|cpu| cpu.watched)

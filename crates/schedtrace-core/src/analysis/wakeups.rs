@@ -72,6 +72,18 @@ pub enum WakerGroup {
     },
 }
 
+impl WakerGroup {
+    pub(super) fn of(waker: GroupIx, seen: &Seen<'_>) -> Self {
+        let interrupt = |context| Self::Interrupt { context };
+        match waker {
+            GroupIx::SOFTIRQ => interrupt(Context::Softirq),
+            GroupIx::HARDIRQ => interrupt(Context::Hardirq),
+            GroupIx::NMI => interrupt(Context::Nmi),
+            waker => Self::Task { group: seen.tasks.group(waker) },
+        }
+    }
+}
+
 impl std::fmt::Display for WakerGroup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -133,15 +145,8 @@ impl Wakeups {
         let mut pairs: Vec<(GroupIx, GroupIx, u64)> = self.pairs.iter().collect();
         let pairs_total = pairs.len();
         pairs.sort_unstable_by_key(|&(wakee, waker, n)| (std::cmp::Reverse(n), wakee, waker));
-        let interrupt = |context| WakerGroup::Interrupt { context };
-        let waker = |ix| match ix {
-            GroupIx::SOFTIRQ => interrupt(Context::Softirq),
-            GroupIx::HARDIRQ => interrupt(Context::Hardirq),
-            GroupIx::NMI => interrupt(Context::Nmi),
-            ix => WakerGroup::Task { group: seen.tasks.group(ix) },
-        };
         let pair = |&(wakee, by, wakeups): &(GroupIx, GroupIx, u64)| WakeupPair {
-            waker: waker(by),
+            waker: WakerGroup::of(by, seen),
             wakee: seen.tasks.group(wakee),
             wakeups,
         };

@@ -104,6 +104,8 @@ impl Carry {
             cgroups: this.cgroups,
             names: this.names,
             lost: this.lost,
+            // Those that were missed do not hold any more.
+            statuses: batch.statuses.clone(),
         };
         merged.lost.extend(this.missed.into_iter().flatten());
         merged.tasks.extend_from_slice(&batch.tasks);

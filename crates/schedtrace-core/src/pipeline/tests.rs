@@ -104,6 +104,7 @@ fn batch(n: u64) -> Batch {
         cgroups: vec![Cgroup { id: CgroupId(n), path: "/".into() }],
         names: vec![Name::new(NameId(n as u32), Nanos(n), b"name")],
         lost: vec![Loss { place: LossPlace::Nested, kind: None, count: 1, from: Nanos(0), until: Nanos(n) }],
+        statuses: Vec::new(),
     }
 }
 

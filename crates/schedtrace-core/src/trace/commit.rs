@@ -17,7 +17,7 @@ use crate::event::{LossCount, Nanos};
 use crate::source::Meta;
 
 /// The version of the layout and of the tables.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 /// The setting of the recording.
 pub(super) const META: &str = "meta.json";
 /// How far the recording has come, as whoever looks on the running machine may see it: also after the recorder was killed.

@@ -12,11 +12,12 @@
 //!   tasks/00000000.parquet, ...        who the tasks are: `task_id` is what the events name
 //!   cgroups/00000000.parquet, ...      paths of cgroups
 //!   loss/00000000.parquet, ...         what is known to be missing
+//!   states/00000000.parquet, ...       what each task was doing when the segment began
 //! ```
 //!
 //! The number is that of the *segment*: a stretch of time in all tables, so that segment 7 of one table goes with segment
-//! 7 of the others. Each segment begins with the identities that hold when it begins (`carried`), so that it can be read
-//! without those before it. Units stand in the names of columns; times are `CLOCK_MONOTONIC`.
+//! 7 of the others. Each segment begins with the identities that hold when it begins (`carried`), and with what each task was
+//! doing then, so that it can be read without those before it. Units stand in the names of columns; times are `CLOCK_MONOTONIC`.
 //!
 //! A task can be announced more than once: when its name changes, and at the begin of each segment. With DuckDB:
 //!
@@ -32,7 +33,7 @@
 //! | table | columns |
 //! |---|---|
 //! | all events | `ts_ns`, `cpu` |
-//! | `sched_switch` | `prev_task`, `next_task`, `prev_state` (`TASK_*` bits), `preempted`, `prev_prio`, `next_prio` |
+//! | `sched_switch` | `prev_task`, `next_task`, `prev_state` (`TASK_*` bits, and two more: [`TaskState`](crate::TaskState)), `preempted`, `prev_prio`, `next_prio` |
 //! | `sched_waking` | `task`, `current_task`, `context` (task, softirq, hardirq, nmi), `prev_cpu`, `on_cpu`, `prio` |
 //! | `sched_wakeup_new` | `task`, `parent_task`, `target_cpu`, `prio` |
 //! | `sched_migrate_task` | `task`, `from_cpu`, `to_cpu`, `placed`, `prio` |
@@ -42,6 +43,7 @@
 //! | `tasks` | `task_id`, `tid`, `pid`, `ppid`, `comm`, `cgroup_id`, `start_ns`, `since_ns`, `kernel`, `recorder`, `seen_ns`, `carried` |
 //! | `cgroups` | `cgroup_id`, `path`, `seen_ns`, `carried` |
 //! | `loss` | `place`, `kind`, `count`, `from_ns`, `until_ns`, `seen_ns` |
+//! | `states` | `task_id`, `state` (running, woken, waking, preempted, throttled, new, waiting, asleep, unknown), `since_ns`, `cpu`, `sleep_state` (as `prev_state`), `by_task` and `by_context` (who woke or preempted it), `seen_ns`, `carried`; an idle task stands for its CPU. The first segment has none |
 //!
 //! `seen_ns` is where in the stream the row belongs. The idle task of CPU *n* has the id 2³¹ + *n*; it is in `tasks` too.
 //!
@@ -65,11 +67,15 @@ mod repair;
 mod retention;
 mod schema;
 mod segment;
+mod status;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod untrusted;
 mod writer;
+
+#[cfg(test)]
+pub(crate) use status::Statuses;
 
 pub use info::{Completeness, Removed, TableInfo, TraceInfo, TraceState};
 pub use reader::{TableReader, TraceReader};

@@ -19,7 +19,7 @@ use super::schema::{self, Note, Table};
 use super::segment::{Span, parquet_path, seq_of, stream_path};
 use super::untrusted::{self, Parquet, Rows, Stream};
 use crate::error::{Error, Result};
-use crate::event::{Batch, Cgroup, Event, Loss, LossPlace, Nanos, ShardId, Task, Window};
+use crate::event::{Batch, Cgroup, Event, Loss, LossPlace, Nanos, ShardId, Task, TaskStatus, Window};
 use crate::merge::Merge;
 use crate::source::{Meta, Poll, Source};
 
@@ -76,7 +76,8 @@ impl TraceReader {
     /// it says of itself cannot be, [`Error::Io`] if it cannot be read.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref().to_owned();
-        let tables = Table::of(&MetaFile::read(&dir)?.meta);
+        let file = MetaFile::read(&dir)?;
+        let tables = Table::of(&file.meta, file.schema);
         refuse_links(&dir, &tables)?;
         let (commit, known, state) = state(&dir, &tables)?;
         // Again: what is known only at the end was written before the commit that says so.
@@ -209,7 +210,10 @@ impl TraceReader {
                 self.open = Some(segment);
                 continue;
             };
-            if let Some(batch) = segment.next(&mut self.delivered, &mut self.names)? {
+            // What is after the end of what is wanted need not be read, only what came late for it, which at rest is in
+            // its place.
+            let enough = self.until.is_some_and(|until| self.delivered > until) && segment.is_at_rest();
+            if !enough && let Some(batch) = segment.next(&mut self.delivered, &mut self.names)? {
                 return Ok(Some(batch));
             }
             self.open = None;
@@ -325,7 +329,7 @@ pub(super) fn catch_up(dir: &Path, tables: &[Table], commit: &mut Commit) -> Res
 
 /// Whether this is a trace that was interrupted and nobody records.
 pub(super) fn is_interrupted(dir: &Path) -> bool {
-    let state = MetaFile::read(dir).and_then(|file| state(dir, &Table::of(&file.meta)));
+    let state = MetaFile::read(dir).and_then(|file| state(dir, &Table::of(&file.meta, file.schema)));
     matches!(state, Ok((_, _, TraceState::Interrupted)))
 }
 
@@ -495,6 +499,8 @@ struct Segment {
     tasks: NoteTable<Task>,
     cgroups: NoteTable<Cgroup>,
     lost: NoteTable<Loss>,
+    /// None in traces that have no such table.
+    statuses: Option<NoteTable<TaskStatus>>,
     merge: Merge<Event>,
     /// Events in time order, of which those from `next` on were not delivered.
     events: Vec<Event>,
@@ -515,7 +521,7 @@ impl Segment {
             .into_iter()
             .map(|(table, rows)| EventTable { table, rows, until: Nanos::ZERO, ended: false })
             .collect();
-        // Tasks, cgroups, losses: in the order of their numbers.
+        // Tasks, cgroups, losses, states: in the order of their numbers.
         let mut rows = notes.into_iter().map(|(_, rows)| rows);
         Some(Self {
             merge: Merge::new(tables.iter().map(EventTable::shard)),
@@ -523,6 +529,7 @@ impl Segment {
             tasks: NoteTable::new(rows.next()?, schema::read_tasks, repeated),
             cgroups: NoteTable::new(rows.next()?, schema::read_cgroups, repeated),
             lost: NoteTable::new(rows.next()?, schema::read_loss, repeated),
+            statuses: rows.next().map(|rows| NoteTable::new(rows, schema::read_states, repeated)),
             events: Vec::new(),
             next: 0,
             late: Vec::new(),
@@ -530,6 +537,11 @@ impl Segment {
             span: files.span,
             ended: false,
         })
+    }
+
+    /// Whether its rows are sorted.
+    fn is_at_rest(&self) -> bool {
+        self.tables.iter().all(|table| matches!(table.rows, Rows::Parquet(_)))
     }
 
     /// Its next batch, when everything before `delivered` was; none at its end.
@@ -548,7 +560,8 @@ impl Segment {
         let mut batch = Batch { until: *delivered, names: std::mem::take(&mut names.fresh), ..Batch::default() };
         let all = self.tasks.take(due, &mut batch.tasks)?
             & self.cgroups.take(due, &mut batch.cgroups)?
-            & self.lost.take(due, &mut batch.lost)?;
+            & self.lost.take(due, &mut batch.lost)?
+            & self.statuses.as_mut().map_or(Ok(true), |table| table.take(due, &mut batch.statuses))?;
         batch.tasks.retain(|task| idle_cpu(task.id).is_none());
         // Identities come first, in batches of their own if they are many.
         if all {

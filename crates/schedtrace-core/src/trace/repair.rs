@@ -47,7 +47,8 @@ pub struct Repair {
 /// [`Error::Damaged`] if it cannot be read; [`Error::Io`] if it cannot be written.
 pub fn repair(dir: impl AsRef<Path>) -> Result<Repair> {
     let dir = dir.as_ref();
-    let tables = Table::of(&MetaFile::read(dir)?.meta);
+    let file = MetaFile::read(dir)?;
+    let tables = Table::of(&file.meta, file.schema);
     reader::refuse_links(dir, &tables)?;
     let lock = writer::lock(dir)?;
     let mut meta = MetaFile::read(dir)?;

@@ -10,10 +10,13 @@ use arrow::error::ArrowError;
 use super::column::{Column, Count, Flag, Id, OptFlag, OptText, OptU32, Text, Time, U8, U16, U32};
 use super::declared::{self, Interner, Texts};
 use crate::event::{
-    Cgroup, CgroupId, Comm, Context, Cpu, Event, EventKind, Exec, Exit, Fork, Kind, Loss, LossPlace, Migrate, Name,
-    Nanos, Snapshot, Switch, Task, TaskId, TaskState, WakeupNew, Waking,
+    Cgroup, CgroupId, Comm, Context, Cpu, Doing, Event, EventKind, Exec, Exit, Fork, Kind, Loss, LossPlace, Migrate,
+    Name, Nanos, Snapshot, Switch, Task, TaskId, TaskState, TaskStatus, Waker, WakeupNew, Waking,
 };
 use crate::source::Meta;
+
+/// The version of the schema from which on traces say what tasks were doing when a segment began.
+const STATES_SINCE: u32 = 2;
 
 /// Declares a table once: a row, the builders of its columns, and a typed view of a record batch.
 macro_rules! table {
@@ -163,6 +166,23 @@ table!(
     LossView { place: Text, kind: OptText, count: Count, from_ns: Time, until_ns: Time, seen_ns: Time }
 );
 
+table!(
+    Table::States,
+    StateRow,
+    StateColumns,
+    StateView {
+        task_id: U32,
+        state: Text,
+        since_ns: Time,
+        cpu: U16,
+        sleep_state: U16,
+        by_task: OptU32,
+        by_context: OptText,
+        seen_ns: Time,
+        carried: Flag,
+    }
+);
+
 /// One column, as the schemas and the Parquet properties need it.
 pub(super) struct ColumnInfo {
     pub(super) name: &'static str,
@@ -182,6 +202,8 @@ pub(super) enum Table {
     Tasks,
     Cgroups,
     Loss,
+    /// What tasks were doing when a segment began.
+    States,
     /// Of a kind that is declared with its fields.
     Of(Kind),
 }
@@ -190,7 +212,7 @@ impl Table {
     /// How many there are.
     pub(super) const COUNT: usize = Self::CORE.len() + Kind::DECLARED.len();
     /// Those that every trace has.
-    const CORE: [Self; 9] = [
+    const CORE: [Self; 10] = [
         Self::Switch,
         Self::Waking,
         Self::WakeupNew,
@@ -200,6 +222,7 @@ impl Table {
         Self::Tasks,
         Self::Cgroups,
         Self::Loss,
+        Self::States,
     ];
     /// All of them, in the order of their numbers.
     pub(super) const ALL: [Self; Self::COUNT] = {
@@ -213,10 +236,14 @@ impl Table {
         all
     };
 
-    /// Those of a trace: what was not asked for has none.
-    pub(super) fn of(meta: &Meta) -> Vec<Self> {
+    /// Those of a trace: what was not asked for has none, nor has what its version of the schema does not know.
+    pub(super) fn of(meta: &Meta, schema: u32) -> Vec<Self> {
         let is_on = |kind: Kind| meta.probes.iter().any(|probe| probe.kind == kind && probe.on);
-        let is_there = |table: &Self| if let Self::Of(kind) = table { is_on(*kind) } else { true };
+        let is_there = |table: &Self| match table {
+            Self::Of(kind) => is_on(*kind),
+            Self::States => schema >= STATES_SINCE,
+            _ => true,
+        };
         Self::ALL.into_iter().filter(is_there).collect()
     }
 
@@ -232,13 +259,14 @@ impl Table {
             Self::Tasks => "tasks",
             Self::Cgroups => "cgroups",
             Self::Loss => "loss",
+            Self::States => "states",
             Self::Of(kind) => kind.name(),
         }
     }
 
     /// Whether it holds events.
     pub(super) const fn is_event(self) -> bool {
-        !matches!(self, Self::Tasks | Self::Cgroups | Self::Loss)
+        !matches!(self, Self::Tasks | Self::Cgroups | Self::Loss | Self::States)
     }
 
     /// Whether it has texts of any length: paths, and names that a program gave its sinks.
@@ -263,6 +291,7 @@ impl Table {
             Self::Tasks => 6,
             Self::Cgroups => 7,
             Self::Loss => 8,
+            Self::States => 9,
             Self::Of(kind) => Self::CORE.len() + declared_index(kind),
         }
     }
@@ -289,6 +318,7 @@ impl Table {
             Self::Tasks => TaskColumns::columns(),
             Self::Cgroups => CgroupColumns::columns(),
             Self::Loss => LossColumns::columns(),
+            Self::States => StateColumns::columns(),
             Self::Of(kind) => declared::columns(kind),
         }
     }
@@ -322,6 +352,7 @@ pub(super) struct Rows {
     tasks: TaskColumns,
     cgroups: CgroupColumns,
     loss: LossColumns,
+    states: StateColumns,
     /// By the places of their kinds; none where no event came.
     declared: Vec<Option<declared::Rows>>,
     texts: Texts,
@@ -451,6 +482,34 @@ impl Rows {
         });
     }
 
+    /// Adds what a task was doing when the segment began, at the time `now`.
+    pub(super) fn status(&mut self, status: &TaskStatus, now: Nanos) {
+        let (mut sleep_state, mut by_task, mut by_context) = (0, None, None);
+        match status.doing {
+            Doing::Preempted(task) | Doing::New(task) => by_task = Some(task.0),
+            Doing::Asleep(state) | Doing::Waking(_, state) => sleep_state = state.0,
+            Doing::Running(_) | Doing::Woken(_) | Doing::Throttled | Doing::Waiting | Doing::Unknown => {}
+        }
+        match status.doing {
+            Doing::Running(Some(waker)) | Doing::Woken(waker) | Doing::Waking(waker, _) => match waker {
+                Waker::Task(task) => by_task = Some(task.0),
+                Waker::Interrupt(context) => by_context = Some(context.name()),
+            },
+            _ => {}
+        }
+        self.states.push(StateRow {
+            task_id: status.task.0,
+            state: state_name(status.doing),
+            since_ns: status.since,
+            cpu: status.cpu.0,
+            sleep_state,
+            by_task,
+            by_context,
+            seen_ns: now,
+            carried: true,
+        });
+    }
+
     /// How many rows wait in a table.
     pub(super) fn len(&self, table: Table) -> usize {
         match table {
@@ -463,6 +522,7 @@ impl Rows {
             Table::Tasks => self.tasks.rows,
             Table::Cgroups => self.cgroups.rows,
             Table::Loss => self.loss.rows,
+            Table::States => self.states.rows,
             Table::Of(kind) => self.declared(kind).map_or(0, declared::Rows::len),
         }
     }
@@ -479,6 +539,7 @@ impl Rows {
             Table::Tasks => self.tasks.take(),
             Table::Cgroups => self.cgroups.take(),
             Table::Loss => self.loss.take(),
+            Table::States => self.states.take(),
             Table::Of(kind) => match self.declared.get_mut(declared_index(kind)) {
                 Some(Some(rows)) => rows.take(table.schema(), &self.texts),
                 _ => Ok(RecordBatch::new_empty(table.schema())),
@@ -540,7 +601,47 @@ pub(super) fn read_events(
         })),
         Table::Lifecycle => each!(LifecycleView, row => lifecycle(&row)?),
         Table::Of(kind) => declared::read_events(kind, batch, names, out)?,
-        Table::Tasks | Table::Cgroups | Table::Loss => {}
+        Table::Tasks | Table::Cgroups | Table::Loss | Table::States => {}
+    }
+    Ok(())
+}
+
+const fn state_name(doing: Doing) -> &'static str {
+    match doing {
+        Doing::Running(_) => "running",
+        Doing::Waking(..) => "waking",
+        Doing::Woken(_) => "woken",
+        Doing::Preempted(_) => "preempted",
+        Doing::Throttled => "throttled",
+        Doing::New(_) => "new",
+        Doing::Waiting => "waiting",
+        Doing::Asleep(_) => "asleep",
+        Doing::Unknown => "unknown",
+    }
+}
+
+/// Reads rows of the `states` table.
+pub(super) fn read_states(batch: &RecordBatch, out: &mut VecDeque<Note<TaskStatus>>) -> Result<(), String> {
+    let view = StateView::new(batch)?;
+    for at in 0..view.rows {
+        let row = view.row(at)?;
+        let by = || row.by_task.map(TaskId).ok_or_else(|| format!("column by_task is null for {}", row.state));
+        let interrupt = row.by_context.map(context).transpose()?.map(Waker::Interrupt);
+        let waker = || interrupt.map_or_else(|| by().map(Waker::Task), Ok);
+        let doing = match row.state {
+            "running" => Doing::Running(interrupt.or(row.by_task.map(|task| Waker::Task(TaskId(task))))),
+            "woken" => Doing::Woken(waker()?),
+            "waking" => Doing::Waking(waker()?, TaskState(row.sleep_state)),
+            "preempted" => Doing::Preempted(by()?),
+            "throttled" => Doing::Throttled,
+            "new" => Doing::New(by()?),
+            "waiting" => Doing::Waiting,
+            "asleep" => Doing::Asleep(TaskState(row.sleep_state)),
+            "unknown" => Doing::Unknown,
+            other => return Err(unknown("state", other)),
+        };
+        let item = TaskStatus { task: TaskId(row.task_id), since: row.since_ns, cpu: Cpu(row.cpu), doing };
+        out.push_back(Note { seen: row.seen_ns, carried: row.carried, item });
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ fn meta_with(kinds: &[Kind]) -> Meta {
 
 /// The tables of a trace with that.
 fn tables() -> Vec<Table> {
-    Table::of(&meta())
+    Table::of(&meta(), super::commit::SCHEMA)
 }
 
 /// Begins a trace and gives it these batches; the writer is still recording.

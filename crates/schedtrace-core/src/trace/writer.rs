@@ -16,6 +16,7 @@ use super::identity::Identities;
 use super::retention::{self, Retention};
 use super::schema::{Note, Rows, Table};
 use super::segment::{self, Flight, Sealed, Unsealed};
+use super::status::Statuses;
 use super::sync::{Job, Syncer};
 use crate::error::{Error, Result};
 use crate::event::{Batch, Event, LossCounts, Nanos, Task};
@@ -116,6 +117,7 @@ pub struct TraceWriter {
     tables: Vec<Table>,
     flight: Option<Flight>,
     identities: Identities,
+    statuses: Statuses,
     sealer: Sealer,
     syncer: Syncer,
     /// Segments that are not known to be at rest, oldest first.
@@ -192,6 +194,7 @@ impl TraceWriter {
             tables: Vec::new(),
             flight: None,
             identities: Identities::default(),
+            statuses: Statuses::default(),
             sealer: Sealer::start(dir.clone())?,
             syncer: Syncer::start(dir.clone())?,
             unsealed: VecDeque::new(),
@@ -249,7 +252,7 @@ impl TraceWriter {
     }
 
     fn start(&mut self, meta: &Meta) -> Result<()> {
-        self.tables = Table::of(meta);
+        self.tables = Table::of(meta, SCHEMA);
         for table in &self.tables {
             let folder = self.dir.join(table.folder());
             std::fs::create_dir_all(&folder).map_err(Error::io("cannot create", &folder))?;
@@ -280,8 +283,10 @@ impl TraceWriter {
         if let Some(flight) = &mut self.flight {
             batch.names.iter().for_each(|name| flight.rows.name(name));
         }
+        batch.statuses.iter().for_each(|status| self.statuses.known(status));
         for loss in &batch.lost {
             self.counts.lost.add(loss);
+            self.statuses.lost(loss);
             let note = Note { seen: now.min(loss.from), carried: false, item: loss.clone() };
             self.add(Table::Loss, |flight| flight.rows.loss(&note))?;
         }
@@ -328,6 +333,7 @@ impl TraceWriter {
 
     #[inline]
     fn event(&mut self, event: &Event) -> Result<()> {
+        self.statuses.event(event);
         for cpu in self.identities.event(event) {
             self.task(Note { seen: self.until.min(event.ts), carried: false, item: Task::idle(cpu) })?;
         }
@@ -362,6 +368,10 @@ impl TraceWriter {
         for note in self.identities.carry_cgroups() {
             flight.rows.cgroup(&note);
             flight.flush_if_full(Table::Cgroups)?;
+        }
+        for status in self.statuses.carry() {
+            flight.rows.status(&status, self.until);
+            flight.flush_if_full(Table::States)?;
         }
         flight.repeated()?;
         self.flight = Some(flight);

@@ -1,10 +1,17 @@
 //! Streams made by hand or by a small simulator, and reports on them.
 
 mod bounds;
+mod explanations;
 mod properties;
+#[cfg(feature = "trace")]
+mod recall;
+mod reports;
 mod rules;
+mod shares;
 mod simulator;
+mod sleeps;
 
+use super::states::{Observer, States};
 use super::*;
 use crate::event::*;
 use crate::source::{Filters, MemorySource};
@@ -17,6 +24,7 @@ pub(super) const X: TaskState = TaskState::DEAD;
 pub(super) const IDLE: u32 = u32::MAX;
 
 /// A stream that is being written down. Times are nanoseconds; tasks are `TaskId`s.
+#[derive(Clone)]
 pub(super) struct Stream {
     pub(super) meta: Meta,
     pub(super) batch: Batch,
@@ -45,6 +53,11 @@ pub(super) fn task(id: u32, tid: u32, tgid: u32, comm: &str) -> Task {
     }
 }
 
+/// A task of the process that records.
+pub(super) fn recorder(id: u32) -> Task {
+    Task { recorder: true, ..task(id, 900 + id, 900, "schedtrace") }
+}
+
 fn id(cpu: u16, task: u32) -> TaskId {
     if task == IDLE { TaskId::idle(Cpu(cpu)) } else { TaskId(task) }
 }
@@ -64,6 +77,23 @@ impl Stream {
     pub(super) fn cpus(mut self, cpus: &[u16]) -> Self {
         let info = |&n: &u16| CpuInfo { cpu: Cpu(n), core: n.into(), llc: 0, node: 0, online: true };
         self.meta.topology = Topology { cpus: cpus.iter().map(info).collect() };
+        self
+    }
+
+    /// CPUs, each with its core, its last-level cache and its node.
+    pub(super) fn topology(mut self, cpus: &[(u16, u32, u32, u32)]) -> Self {
+        let info = |&(n, core, llc, node): &_| CpuInfo { cpu: Cpu(n), core, llc, node, online: true };
+        self.meta.topology = Topology { cpus: cpus.iter().map(info).collect() };
+        self
+    }
+
+    /// Only what lies between these times counts.
+    pub(super) fn window(self, from: u64, until: u64) -> Self {
+        self.options(|options| (options.from, options.until) = (Some(Nanos(from)), Some(Nanos(until))))
+    }
+
+    pub(super) fn ended(mut self, at: u64) -> Self {
+        self.meta.ended = Some(Nanos(at));
         self
     }
 
@@ -88,6 +118,26 @@ impl Stream {
         self.turn(ts, cpu, prev, R, true, next)
     }
 
+    /// `prev` leaves in this state, with these priorities.
+    pub(super) fn prio_switch(
+        self,
+        ts: u64,
+        cpu: u16,
+        prev: (u32, u8),
+        prev_state: TaskState,
+        next: (u32, u8),
+    ) -> Self {
+        let (prev, prev_prio) = (id(cpu, prev.0), prev.1);
+        let (next, next_prio) = (id(cpu, next.0), next.1);
+        let switch = Switch { prev, next, prev_state, preempted: false, prev_prio, next_prio };
+        self.event(ts, cpu, EventKind::Switch(switch))
+    }
+
+    /// The quota of `prev`'s cgroup is used up.
+    pub(super) fn throttle(self, ts: u64, cpu: u16, prev: u32, next: u32) -> Self {
+        self.turn(ts, cpu, prev, TaskState::THROTTLED, false, next)
+    }
+
     fn wake(self, ts: u64, cpu: u16, (current, task): (u32, u32), prev_cpu: u16, how: (Context, bool)) -> Self {
         let (task, current) = (TaskId(task), id(cpu, current));
         let waking = Waking { task, current, context: how.0, prev_cpu: Cpu(prev_cpu), on_cpu: how.1, prio: 120 };
@@ -107,6 +157,12 @@ impl Stream {
     /// A hardware interrupt wakes `task`.
     pub(super) fn irq_waking(self, ts: u64, cpu: u16, current: u32, task: u32, prev_cpu: u16) -> Self {
         self.wake(ts, cpu, (current, task), prev_cpu, (Context::Hardirq, false))
+    }
+
+    /// `task` was put on the queue of this CPU.
+    pub(super) fn wakeup(self, ts: u64, cpu: u16, task: u32, target_cpu: u16) -> Self {
+        let wakeup = Wakeup { task: TaskId(task), target_cpu: Cpu(target_cpu), prio: 120 };
+        self.event(ts, cpu, EventKind::Wakeup(wakeup))
     }
 
     pub(super) fn wakeup_new(self, ts: u64, cpu: u16, parent: u32, task: u32, target_cpu: u16) -> Self {
@@ -152,6 +208,44 @@ impl Stream {
         let batch = Batch { until, ..self.batch };
         let mut source = MemorySource::new(self.meta, [batch]);
         run(&mut source, Sched::new(self.options)).unwrap()
+    }
+}
+
+impl Stream {
+    /// What a question answers to it.
+    pub(super) fn ask<Q: Question>(self) -> Answered<Q::Answer> {
+        let mut study = Study::<Q>::new(self.options);
+        study.begin(&self.meta);
+        study.update(&Batch { until: self.meta.ended.unwrap_or_default(), ..self.batch });
+        study.finish(&self.meta);
+        study.report()
+    }
+
+    /// Everything that the state machine tells, also of what has not ended.
+    pub(super) fn observe<O: Observer + Default>(self) -> O {
+        let (mut states, mut observer) = (States::default(), O::default());
+        states.begin(&self.meta);
+        states.update(&Batch { until: self.meta.ended.unwrap_or_default(), ..self.batch }, &mut observer);
+        states.open(&mut observer);
+        observer
+    }
+}
+
+/// Count and total.
+pub(super) fn sums(latencies: &Latencies) -> (u64, u64) {
+    (latencies.summary.count, latencies.summary.total_ns)
+}
+
+/// Waits that are no samples.
+pub(super) fn cut(waits: u64, wait_ns: u64, longest_ns: u64) -> WaitCounts {
+    WaitCounts { waits, wait_ns, longest_ns }
+}
+
+/// The tasks of rows.
+pub(super) fn task_of(group: &Group) -> u32 {
+    match group {
+        Group::Task(who) => who.task.0,
+        other => panic!("{other} is no task"),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::analysis::states::{Observer, Ran, Seen, Span, States, Waited};
 use proptest::prelude::*;
 
 /// What a report says, in the words of the simulator.
-fn told(report: &Report) -> Truth {
+pub(super) fn told(report: &Report) -> Truth {
     let id = |group: &Group| match group {
         Group::Task(who) => who.task.0,
         other => panic!("{other} is no task"),
@@ -42,7 +42,7 @@ fn told(report: &Report) -> Truth {
 }
 
 /// Without what a report does not name: groups that waited for no time at all.
-fn of_some_length(mut truth: Truth) -> Truth {
+pub(super) fn of_some_length(mut truth: Truth) -> Truth {
     let named: Vec<u32> =
         truth.waited.iter().chain(&truth.censored).filter(|(_, w)| w.1 > 0).map(|(&t, _)| t).collect();
     truth.waited.retain(|task, _| named.contains(task));
@@ -156,7 +156,7 @@ fn check_sums(report: &Report) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn kind() -> impl Strategy<Value = EventKind> {
+pub(super) fn kind() -> impl Strategy<Value = EventKind> {
     let id = || {
         prop_oneof![
             8 => (0..6u32).prop_map(TaskId),
@@ -187,7 +187,7 @@ fn kind() -> impl Strategy<Value = EventKind> {
     ]
 }
 
-fn nonsense() -> impl Strategy<Value = Vec<Event>> {
+pub(super) fn nonsense() -> impl Strategy<Value = Vec<Event>> {
     let ts = prop_oneof![20 => 0..3_000u64, 1 => any::<u64>()];
     let cpu = prop_oneof![8 => 0..3u16, 1 => any::<u16>()];
     let event = (ts, cpu, kind()).prop_map(|(ts, cpu, kind)| Event { ts: Nanos(ts), cpu: Cpu(cpu), kind });

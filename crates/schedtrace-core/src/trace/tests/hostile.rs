@@ -91,7 +91,8 @@ fn tables_at_rest_cut_short_are_refused() {
 fn tables_in_flight_cut_below_the_commit_are_refused() {
     let folder = scratch();
     let dir = in_flight(&folder);
-    for table in tables() {
+    // A table without rows is not looked at: nothing was committed of it.
+    for table in tables().into_iter().filter(|table| *table != Table::States) {
         let path = stream_path(&dir, table, 0);
         let bytes = std::fs::read(&path).unwrap();
         for end in (0..bytes.len()).step_by(7).chain([bytes.len() - 1]) {
@@ -247,7 +248,7 @@ fn a_newer_trace_says_so() {
     let folder = scratch();
     let dir = finished(&folder);
     edit(&dir.join("meta.json"), |meta| *meta = serde_json::json!({"schema": 7, "what": "ever"}));
-    assert!(matches!(TraceReader::open(&dir), Err(Error::NewerTrace { found: 7, known: 1, .. })));
+    assert!(matches!(TraceReader::open(&dir), Err(Error::NewerTrace { found: 7, known: 2, .. })));
 }
 
 #[test]

@@ -334,7 +334,7 @@ fn losses_add_up_and_survive() {
         assert_eq!(content(&read(&dir).unwrap()), content(&batches));
     }
     let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("meta.json")).unwrap()).unwrap();
-    assert_eq!(meta["schema"], 1);
+    assert_eq!(meta["schema"], 2);
     assert_eq!(meta["meta"]["host"]["hostname"], "box");
     assert_eq!(meta["totals"]["lost"][1]["count"], 7);
     assert_eq!(meta["totals"]["rows"]["loss"], 3);
