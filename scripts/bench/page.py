@@ -82,7 +82,10 @@ def figures(rates):
     cpu, user = (highest[of] / highest["events"] * 1e9 for of in ("cpu_to_end", "user_to_end"))
     cpu_rings, user_rings = (highest_rings[of] / highest_rings["events"] * 1e9 for of in ("cpu_to_end", "user_to_end"))
     write, latency = rates["decode, merge and write"], rates["decode, merge and run-queue latency"]
-    report = own["report"]
+    newer = results / "reports.json"
+    report = (json.loads(newer.read_text()) if newer.exists() else own)["report"]
+    median = lambda of: statistics.median(row[of] for row in report)
+    reports = "scripts/bench.sh reports"
     took = statistics.median(row["took"] for row in report)
     idles = idle["cpu"] / idle["seconds"]
     rate = lambda row: row["events"] / row["seconds"]
@@ -108,6 +111,15 @@ def figures(rates):
         row("synthetic -> decode -> merge -> run-queue latency, one core", form(latency), "15 M/s", latency[0] >= 15, bench),
         row(f"open a trace of {report[0]['events'] / 1e6:.1f} M events and print the full report, 2 cores",
             spread((r["took"] for r in report), "{:.2f} s".format), "2 s", took <= 2, alone),
+        row("all reports of it at once, 2 cores", spread((r["all"] for r in report), "{:.2f} s".format), "5 s",
+            median("all") <= 5, reports),
+        row("the memory that takes", f"{max(r['all_peak'] for r in report) / MIB:.0f} MiB", "1,024 MiB",
+            max(r["all_peak"] for r in report) < 1024 * MIB, reports),
+        row("explain one second of it", spread((1e3 * r["explain"] for r in report), "{:.0f} ms".format), "300 ms",
+            median("explain") <= 0.3, reports),
+        row("thread states over a recorded trace, one core: read from disk", form(rates["read and thread states"]), "8 M/s",
+            rates["read and thread states"][0] >= 8, bench),
+        row("the same, of events in memory", form(rates["thread states"]), "8 M/s", rates["thread states"][0] >= 8, bench),
         row("memory of `record` beyond its rings, at the highest rate", f"{highest['beyond_rings'] / MIB:.0f} MiB", "100 MiB, aiming at 48",
             highest["beyond_rings"] <= 100 * MIB, alone),
         row("CPU time of `record` on an idle machine", f"{idles:.2%} of a core", "0.5%", idles <= 0.005, alone),

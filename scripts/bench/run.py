@@ -1,4 +1,4 @@
-"""Measures on this machine, as root: run.py PROGRAM RESULTS compare [ROUNDS [WORKLOAD...]] | figures | emulated | endurance MINUTES SIZE
+"""Measures on this machine, as root: run.py PROGRAM RESULTS compare [ROUNDS [WORKLOAD...]] | figures | reports | emulated | endurance MINUTES SIZE
 
 `compare` runs each workload under each tracer in turn, round by round, so that whatever else the machine does meets them
 all. `figures` measures schedtrace alone: an idle machine, the highest rate, rates in between, and reports. Both leave a JSON
@@ -171,11 +171,33 @@ def report():
             recorder.send_signal(signal.SIGINT)
             recorder.wait()
         info = json.loads(subprocess.run([program, "info", "--json", trace], stdout=subprocess.PIPE, check=True).stdout)
+        # A second in its midst, of a thread that ran then.
+        window = info["window"]
+        at = (window["from_ns"] + window["until_ns"]) // 2
+        second = ("--from", f"{at}ns", "--to", f"{at + 10**9}ns")
+        busy = json.loads(subprocess.run([program, "report", trace, "--json", "--top", "1", *second], stdout=subprocess.PIPE, check=True).stdout)
+        tid = busy["cpu_time"]["groups"][0]["group"]["tid"]
         for _ in range(5):
-            took = timed(program, "report", trace)()
-            rows.append({"events": info["completeness"]["events"], "took": took})
+            everything, peak = timed_with_peak(program, "report", trace, "all", "--json")
+            rows.append({
+                "events": info["completeness"]["events"],
+                "took": timed(program, "report", trace)(),
+                "all": everything, "all_peak": peak,
+                "explain": timed(program, "explain", trace, "--tid", str(tid), *second, "--json")(),
+            })
             print(f"report: {rows[-1]}", file=sys.stderr)
         return rows
+
+
+def timed_with_peak(*command):
+    """Seconds, and bytes of memory at most."""
+    begun = time.monotonic()
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        sys.exit(f"{command} ended with {child.returncode}")
+    return time.monotonic() - begun, usage.ru_maxrss * 1024
 
 
 def figures():
@@ -219,6 +241,8 @@ elif what == "endurance":
     print(f"memory beyond the rings, at most: {measured['beyond_rings'] >> 20} MiB")
     print(f"disk, at most:                    {measured['disk'] >> 20} MiB")
     print(f"lost:                             {measured['lost']:,}, while {measured['events']:,} are kept")
+elif what == "reports":
+    measured = {"report": report()}
 else:
     measured = figures()
 noise = {"seconds": time.monotonic() - begun, "stolen": stolen() - steal}

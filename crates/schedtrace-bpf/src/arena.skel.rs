@@ -2051,5 +2051,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 337832] = *include_bytes!("bpf/arena.bpf.o");
+    static DATA: [u8; 337848] = *include_bytes!("bpf/arena.bpf.o");
 }

@@ -2025,5 +2025,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 325152] = *include_bytes!("bpf/ring.bpf.o");
+    static DATA: [u8; 325176] = *include_bytes!("bpf/ring.bpf.o");
 }

@@ -11,14 +11,14 @@ use std::io;
 use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use schedtrace_core::analysis::states::{Observer, Seen, States, WaitEnd, Waited};
-use schedtrace_core::analysis::{self, Analysis, Distribution, GroupBy, Options, Sched};
+use schedtrace_core::analysis::states::{Observer, Ran, Seen, Slept, States, WaitEnd, Waited};
+use schedtrace_core::analysis::{self, Analysis, Distribution, GroupBy, Options, ReportName, Reports, Sched};
 use schedtrace_core::export::{csv::CsvWriter, perfetto::PerfettoWriter};
 use schedtrace_core::live::SyntheticRings;
 use schedtrace_core::merge::Merge;
 use schedtrace_core::synthetic::SyntheticHost;
 use schedtrace_core::trace::{TraceReader, TraceWriter, WriterOptions};
-use schedtrace_core::{Batch, Event, Meta, Nanos, OnFull, Pipeline, Poll, Result, ShardId, Sink, Source};
+use schedtrace_core::{Batch, Event, Meta, Nanos, OnFull, Pipeline, Poll, Result, ShardId, Sink, Source, TaskState};
 
 /// Events of one run.
 const EVENTS: u64 = 1_000_000;
@@ -121,6 +121,55 @@ impl Analysis for Latency {
     }
 }
 
+/// How long threads ran, waited and slept, and for what: every interval that the state machine tells.
+#[derive(Default)]
+struct ThreadStates {
+    states: States,
+    told: Told,
+}
+
+#[derive(Default)]
+struct Told {
+    intervals: u64,
+    /// Running; waiting; asleep for I/O; asleep otherwise.
+    ns: [u64; 4],
+}
+
+impl Told {
+    fn add(&mut self, state: usize, from: Nanos, until: Nanos) {
+        self.intervals += 1;
+        self.ns[state] += (until - from).0;
+    }
+}
+
+impl Observer for Told {
+    fn ran(&mut self, ran: &Ran, _: &Seen<'_>) {
+        self.add(0, ran.span.from, ran.span.until);
+    }
+    fn waited(&mut self, wait: &Waited<'_>, _: &Seen<'_>) {
+        self.add(1, wait.from, wait.until);
+    }
+    fn slept(&mut self, slept: &Slept, _: &Seen<'_>) {
+        self.add(if slept.state.is_some_and(TaskState::is_io_wait) { 2 } else { 3 }, slept.from, slept.until);
+    }
+}
+
+impl Analysis for ThreadStates {
+    type Report = (u64, [u64; 4]);
+
+    fn begin(&mut self, meta: &Meta) {
+        self.states.begin(meta);
+    }
+
+    fn update(&mut self, batch: &Batch) {
+        self.states.update(batch, &mut self.told);
+    }
+
+    fn report(&self) -> (u64, [u64; 4]) {
+        (self.told.intervals, self.told.ns)
+    }
+}
+
 /// Writes what comes, as `schedtrace record` does: by a sink of its own on the bus.
 fn record(source: &mut SyntheticRings, trace: &std::path::Path) -> Result<()> {
     let mut writer = TraceWriter::create(trace, WriterOptions::default())?;
@@ -171,6 +220,9 @@ fn stages(criterion: &mut Criterion) {
         let study = || Sched::new(Options { by, ..Options::default() });
         group.bench_function(format!("report by {by}"), |bench| bench.iter(|| black_box(stream.study(study()))));
     }
+    group.bench_function("thread states", |bench| bench.iter(|| black_box(stream.study(ThreadStates::default()))));
+    let all = || Reports::study(ReportName::ALL.iter().copied(), Options::default());
+    group.bench_function("all reports", |bench| bench.iter(|| black_box(stream.study(all()))));
     group.bench_function("write", |bench| {
         bench.iter(|| stream.feed(&mut TraceWriter::create(path(), WriterOptions::default()).unwrap()));
     });
@@ -182,6 +234,15 @@ fn stages(criterion: &mut Criterion) {
             let mut events = 0;
             drain(&mut TraceReader::open(&trace).unwrap(), |batch| events += batch.events.len() as u64);
             assert_eq!(events, rings.events());
+        });
+    });
+    group.bench_function("read and thread states", |bench| {
+        bench.iter(|| {
+            let mut trace = TraceReader::open(&trace).unwrap();
+            let mut states = ThreadStates::default();
+            states.begin(trace.meta());
+            drain(&mut trace, |batch| states.update(&batch));
+            assert!(states.report().0 > 0);
         });
     });
     group.bench_function("export as CSV", |bench| bench.iter(|| stream.feed(&mut CsvWriter::new(io::sink()))));

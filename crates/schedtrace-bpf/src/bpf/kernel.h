@@ -232,6 +232,7 @@ struct task_struct___x86 {
 
 #pragma clang attribute pop
 
+#define MAX_RT_PRIO 100 /* include/linux/sched/prio.h */
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
 #define TS_COMPAT 0x0002 /* arch/x86/include/asm/thread_info.h */
 #define REQ_OP_MASK 0xff /* include/linux/blk_types.h */

@@ -378,8 +378,9 @@ static __always_inline u32 leaves_in(struct task_struct *prev, u32 state, bool p
 		return BPF_CORE_READ_BITFIELD(prev, in_iowait) ? state | STATE_IOWAIT : state;
 	if (bpf_core_field_exists(prev->throttled))
 		return prev->throttled ? state | STATE_THROTTLED : state;
-	/* Before Linux 6.18 a whole queue was throttled, with all that is on it. */
-	if (bpf_core_field_exists(prev->se.cfs_rq) && bpf_core_field_exists(prev->se.cfs_rq->throttle_count))
+	/* Before Linux 6.18 a whole queue was throttled, with all that is on it; real-time tasks are on others. */
+	if (prev->prio >= MAX_RT_PRIO && bpf_core_field_exists(prev->se.cfs_rq) &&
+	    bpf_core_field_exists(prev->se.cfs_rq->throttle_count))
 		return prev->se.cfs_rq->throttle_count ? state | STATE_THROTTLED : state;
 	return state;
 }

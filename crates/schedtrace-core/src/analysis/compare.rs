@@ -26,7 +26,7 @@ use crate::event::{Comm, Window};
 
 /// No difference that is not there is claimed in so many of all comparisons, whichever metric.
 const CONFIDENCE_RATIO: f64 = 0.99;
-/// So many times all blocks are drawn. At the level of one metric, 4 of the draws are below the interval, 4 above.
+/// So many times all blocks are drawn. At the level of one metric, 3 of the draws are below the interval, 3 above.
 const RESAMPLES: usize = 10_000;
 /// So many blocks on each side must have samples.
 const MIN_BLOCKS: u64 = 16;

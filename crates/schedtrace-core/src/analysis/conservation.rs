@@ -2,7 +2,8 @@
 //!
 //! A scheduler that conserves work leaves no CPU idle while somebody waits (Lozi et al., "The Linux Scheduler: a Decade of
 //! Wasted Cores", EuroSys 2016). Which CPUs a task may use is not recorded, so that what counts is where it has been seen to
-//! run: the result is a lower bound, and a task that is kept on one CPU never counts.
+//! run: a task that is kept on one CPU never counts, and one whose affinity was narrowed meanwhile counts wrongly. While
+//! its own CPU is idle too, a task waits for that one to wake up, which counts for nobody.
 
 use std::collections::BTreeMap;
 
@@ -75,40 +76,58 @@ pub struct Conservation {
 }
 
 impl Conservation {
-    /// When some CPU was idle between two times on which a task has run before, without what overlaps.
-    fn idle_elsewhere(
-        &mut self,
-        task: TaskId,
-        own: Cpu,
-        from: Nanos,
-        until: Nanos,
-        seen: &Seen<'_>,
-    ) -> Vec<(Nanos, Nanos)> {
-        let Some(places) = self.ran_on.get(&task) else { return Vec::new() };
+    /// When a CPU was idle between two times.
+    fn idle_on(&self, cpu: Cpu, from: Nanos, until: Nanos, seen: &Seen<'_>) -> Vec<(Nanos, Nanos)> {
+        let past = self.idle.get(&cpu).map_or(&[][..], |past| past);
+        let first = past.partition_point(|&(_, end)| end <= from);
+        let mut idle: Vec<_> = past[first..]
+            .iter()
+            .take_while(|&&(begin, _)| begin < until)
+            .map(|&(begin, end)| (begin.max(from), end.min(until)))
+            .collect();
+        if let Some((Occupant::Idle, since)) = seen.cpus.on(cpu)
+            && since < until
+            // What has not ended may have been told, too.
+            && past.last().is_none_or(|&(_, end)| end <= since)
+        {
+            idle.push((since.max(from), until));
+        }
+        idle
+    }
+
+    /// For how long some CPU was idle between two times on which a task has run before, while its own was not: as long as
+    /// that is idle, it is just waking up for it.
+    fn idle_elsewhere(&mut self, task: TaskId, own: Cpu, from: Nanos, until: Nanos, seen: &Seen<'_>) -> u64 {
+        let Some(places) = self.ran_on.get(&task).filter(|places| places.iter().any(|cpu| *cpu != own)) else {
+            return 0;
+        };
+        // The stretches between those in which its own CPU was idle.
+        let mut busy = Vec::new();
+        let mut at = from;
+        for (begin, end) in self.idle_on(own, from, until, seen) {
+            busy.push((at, begin));
+            at = end;
+        }
+        busy.push((at, until));
         let mut all = Vec::new();
+        let mut of_cpus = Vec::new();
         for &cpu in places.iter().filter(|cpu| **cpu != own) {
-            let past = self.idle.get(&cpu).map_or(&[][..], |past| past);
-            let first = past.partition_point(|&(_, end)| end <= from);
-            let mut idle: Vec<_> = past[first..]
-                .iter()
-                .take_while(|&&(begin, _)| begin < until)
-                .map(|&(begin, end)| (begin.max(from), end.min(until)))
-                .collect();
-            if let Some((Occupant::Idle, since)) = seen.cpus.on(cpu)
-                && since < until
-                // What has not ended may have been told, too.
-                && past.last().is_none_or(|&(_, end)| end <= since)
-            {
-                idle.push((since.max(from), until));
-            }
-            let ns: u64 = idle.iter().map(|&(begin, end)| (end - begin).0).sum();
-            if ns > 0 {
-                *self.cpus.entry(cpu).or_default() += ns;
-            }
+            let parts = busy.iter().filter(|(from, until)| from < until);
+            let idle: Vec<_> = parts.flat_map(|&(from, until)| self.idle_on(cpu, from, until, seen)).collect();
+            of_cpus.push((cpu, idle.iter().map(|&(begin, end)| (end - begin).0).sum::<u64>()));
             all.extend(idle);
         }
+        for (cpu, ns) in of_cpus.into_iter().filter(|(_, ns)| *ns > 0) {
+            *self.cpus.entry(cpu).or_default() += ns;
+        }
         all.sort_unstable();
-        all
+        let mut told = from;
+        let mut ns = 0;
+        for (begin, end) in all {
+            ns += (end - begin.max(told)).0;
+            told = told.max(end);
+        }
+        ns
     }
 }
 
@@ -149,11 +168,7 @@ impl Observer for Conservation {
         let mut ns = 0;
         for segment in wait.segments {
             let Some((from, until)) = self.scope.clip(segment.from, segment.until) else { continue };
-            let mut told = from;
-            for (begin, end) in self.idle_elsewhere(wait.task.id, segment.cpu.cpu, from, until, seen) {
-                ns += (end - begin.max(told)).0;
-                told = told.max(end);
-            }
+            ns += self.idle_elsewhere(wait.task.id, segment.cpu.cpu, from, until, seen);
         }
         if ns > 0 {
             self.total.record(from, ns, wait.cpu.cpu, Some(wait.task.id), seen);

@@ -27,7 +27,7 @@ pub struct OutliersReport {
     pub fences: Fences,
     /// Waits beyond Tukey's outer fence.
     pub far_out: Beyond,
-    /// Waits beyond the fence of the median absolute deviation.
+    /// Waits beyond the fence of the median absolute deviation; none where that is 0.
     pub by_mad: Beyond,
     /// Groups whose p99 lies beyond the fence of the median absolute deviation of all groups' p99, highest first. Only those
     /// with ten samples or more are compared; none lies beyond where the p99s of most are the same.
@@ -169,7 +169,8 @@ impl Question for Outliers {
         OutliersReport {
             waits: self.total.report(),
             far_out: beyond(fences.outer_ns),
-            by_mad: beyond(fences.mad_fence_ns),
+            // Where more than half of all are the same, everything else would be far out.
+            by_mad: if fences.mad_ns > 0 { beyond(fences.mad_fence_ns) } else { Beyond::default() },
             fences,
             groups,
             compared: enough.len(),

@@ -378,6 +378,12 @@ impl States {
     }
 
     /// What an observer may look up.
+    ///
+    /// ```
+    /// # use schedtrace_core::analysis::states::States;
+    /// # use schedtrace_core::NameId;
+    /// assert_eq!(States::default().seen().names.text(NameId(7)), "");
+    /// ```
     #[must_use]
     pub fn seen(&self) -> Seen<'_> {
         Seen { tasks: &self.tasks, cpus: &self.cpus, names: &self.names }

@@ -223,7 +223,9 @@ mod tests {
             groups.join(super::super::groups::Key::Task(TaskId(id)), name)
         });
         let mut tally = Tally::default();
-        (tally.add(first, 5), tally.add(second, 7), tally.add(GroupIx::OTHERS, 1));
+        for (group, count) in [(first, 5), (second, 7), (GroupIx::OTHERS, 1)] {
+            tally.add(group, count);
+        }
         groups.leave(first);
         tally.fold(&groups.forget());
         assert_eq!(tally.top(3), [(second, 7), (GroupIx::OTHERS, 6)]);

@@ -159,10 +159,10 @@ impl Statuses {
                 let doing = if e.running { Doing::Running(None) } else { Doing::Waiting };
                 self.set(e.task, ts, cpu, doing);
             }
-            EventKind::Free { task } => {
-                if self.find(*task).is_some_and(|at| !matches!(self.slots[at].doing, Doing::Running(_))) {
-                    self.remove(*task);
-                }
+            EventKind::Free { task }
+                if self.find(*task).is_some_and(|at| !matches!(self.slots[at].doing, Doing::Running(_))) =>
+            {
+                self.remove(*task);
             }
             _ => {}
         }

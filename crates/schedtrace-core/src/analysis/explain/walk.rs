@@ -151,7 +151,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Adds what took as long as this moment.
-    fn add<'n>(self, into: &'n mut Node, of: Key, moment: Moment) -> &'n mut Node {
+    fn add(self, into: &mut Node, of: Key, moment: Moment) -> &mut Node {
         if !into.steps.contains_key(&of) {
             self.room.set(self.room.get().saturating_sub(1));
         }

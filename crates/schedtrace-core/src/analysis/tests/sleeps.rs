@@ -7,12 +7,14 @@ use super::*;
 use crate::analysis::states::{Cause, CpuRef, Left, Ran, Seen, SleepEnd, Slept, WaitEnd, Waited};
 use proptest::prelude::*;
 
+/// Task, from, until, where it had run, when it was put on a queue, why it waited, and how that ended.
+type ToldWait = (u32, u64, u64, Option<u16>, Option<u64>, Cause, WaitEnd);
+
 /// Everything that is told, in order.
 #[derive(Default)]
 struct Told {
     slept: Vec<Slept>,
-    /// Task, from, until, where it had run, when it was put on a queue, why it waited, and how that ended.
-    waited: Vec<(u32, u64, u64, Option<u16>, Option<u64>, Cause, WaitEnd)>,
+    waited: Vec<ToldWait>,
     left: Vec<(u32, Left)>,
     happened: Vec<(u16, Kind)>,
     /// Of each task: all stretches of some length.
