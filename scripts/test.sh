@@ -32,7 +32,7 @@ if [ -z "$why" ]; then
     run cargo test --workspace --locked --no-fail-fast -- live_ --test-threads=1
     # Those that depend on it once more with the transport that every kernel has: by itself, a new one takes the arena.
     export SCHEDTRACE_TRANSPORT=ring
-    run cargo test --workspace --locked --no-fail-fast --lib --test live --test loss --test truth -- live_ --test-threads=1
+    run cargo test --workspace --locked --no-fail-fast --lib --test live --test loss --test truth --test explain -- live_ --test-threads=1
     unset SCHEDTRACE_TRANSPORT
 else
     echo "live tests left out (--skip live_): $why"

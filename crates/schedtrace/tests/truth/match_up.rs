@@ -12,11 +12,12 @@ use schedtrace_core::analysis::states::{Cause, Observer, Seen, States, WaitEnd, 
 use schedtrace_core::{Context, EventKind, Nanos, TaskId, Waker};
 
 use super::ftrace::{Shown, What};
-use super::recording::Trace;
-use super::table::Table;
+use crate::common::recording::Trace;
+use crate::common::table::Table;
 
-/// So far may the two readings of the clock be apart: the nearer ones are paired first, so that an event that comes again
-/// and again is not paired with another time that it came. The hypervisor may take the CPU away in between: 20 ms were seen.
+/// So far may the two readings of the clock be apart: the nearer ones are paired first, so that an event that comes
+/// again and again is not paired with another time that it came. The hypervisor may take the CPU away in between: 20 ms
+/// were seen.
 const APART: [Nanos; 4] = [Nanos(20_000), Nanos(200_000), Nanos(5_000_000), Nanos(50_000_000)];
 /// What ftrace prints is rounded to microseconds.
 const ROUNDED: Nanos = Nanos(1_000);

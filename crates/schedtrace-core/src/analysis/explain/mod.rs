@@ -382,7 +382,9 @@ impl Explain {
         let contention_source = verdict.source.clone().map(|source| {
             let quota = verdict.mechanism == Some(Mechanism::Throttled);
             let cgroup = verdict.victim.or(last).filter(|_| quota).and_then(|task| seen.tasks.get(task));
-            let cgroup = cgroup.and_then(|task| seen.tasks.cgroup_path(task.cgroup)).map(str::to_owned);
+            // The root of the hierarchy has no quota: it was one of another hierarchy's, whose groups nobody recorded.
+            let cgroup = cgroup.and_then(|task| seen.tasks.cgroup_path(task.cgroup)).filter(|path| *path != "/");
+            let cgroup = cgroup.map(str::to_owned);
             ContentionSource { cgroup, ..source }
         });
         Explanation {

@@ -1,10 +1,11 @@
 //! The test's side of a measured process: starts it, reads the kernel's figures of its threads, opens its gates.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::procfs::{self, Reading, Rest};
-use super::workload;
+use super::threads;
 
 /// One thread, or one process of one thread, whose figures are known.
 #[derive(Clone, Debug)]
@@ -49,21 +50,28 @@ pub struct Process {
     output: BufReader<ChildStdout>,
     /// Name, thread id, and figures before it worked.
     threads: Vec<(String, u32, Reading)>,
+    /// What else it told: the first word of each line, and the others.
+    told: BTreeMap<String, Vec<String>>,
 }
 
 impl Process {
     /// Starts a workload and reads the figures of its threads, which sleep.
     pub fn start(name: &str) -> Self {
-        let mut child = workload::command(name).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(threads::command(name))
+    }
+
+    /// The same of a command that becomes a workload.
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let mut process = Self { child, input, output, threads: vec![] };
+        let mut process = Self { child, input, output, threads: vec![], told: BTreeMap::new() };
         loop {
             let line = process.line();
             match line.split(' ').collect::<Vec<_>>()[..] {
                 ["thread", name, tid] => process.threads.push((name.into(), tid.parse().unwrap(), Reading::default())),
                 ["ready"] => break,
-                _ => {}
+                _ => process.keep(&line),
             }
         }
         let rests: Vec<Rest> = process.threads.iter().map(|&(_, tid, _)| Rest::Asleep(tid)).collect();
@@ -82,6 +90,28 @@ impl Process {
         }
     }
 
+    fn keep(&mut self, line: &str) {
+        let mut words = line.split(' ').map(str::to_owned);
+        if let Some(first) = words.next() {
+            self.told.insert(first, words.collect());
+        }
+    }
+
+    /// What it told in the line that began with this word.
+    pub fn told(&self, first: &str) -> Option<&[String]> {
+        self.told.get(first).map(Vec::as_slice)
+    }
+
+    /// The id of its thread with this name.
+    pub fn tid(&self, name: &str) -> u32 {
+        let thread = self.threads.iter().find(|(thread, ..)| thread == name);
+        thread.unwrap_or_else(|| panic!("no thread is called {name}")).1
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Opens the first gate, and waits until all threads are at the second one or have ended.
     pub fn work(&mut self) -> Vec<Measured> {
         self.input.as_mut().unwrap().write_all(b"go\n").unwrap();
@@ -98,7 +128,7 @@ impl Process {
                     let figures: Vec<u64> = figures.iter().map(|figure| figure.parse().unwrap()).collect();
                     ended.push((name.to_owned(), figures));
                 }
-                _ => {}
+                _ => self.keep(&line),
             }
         }
         // A thread that executed a program has taken the others' lives, and the id of the process.

@@ -1,9 +1,9 @@
 //! Where the kernel's clock stands still between a wakeup and the switch that it leads to.
 //!
-//! The kernel's figures are those of the run queue's clock. A wakeup that takes the CPU from who has it reads that clock,
-//! and asks the switch that follows not to read it again (`rq_clock_skip_update()` in `kernel/sched/core.c`). So the time
-//! between the two, the way out of an interrupt for instance, is a wait for us; for the kernel the wait took no time,
-//! and the woken thread had the CPU already. Neither changes the sum of both.
+//! The kernel's figures are those of the run queue's clock. A wakeup that takes the CPU from who has it reads that
+//! clock, and asks the switch that follows not to read it again (`rq_clock_skip_update()` in `kernel/sched/core.c`). So
+//! the time between the two, the way out of an interrupt for instance, is a wait for us; for the kernel the wait took
+//! no time, and the woken thread had the CPU already. Neither changes the sum of both.
 
 use std::collections::HashMap;
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use schedtrace_core::trace::TraceReader;
 use schedtrace_core::{Batch, Cpu, Event, EventKind, Nanos, Poll, Source, Task, TaskId};
 use serde_json::Value;
@@ -24,10 +25,15 @@ pub struct Recorder {
 impl Recorder {
     /// Starts it, and waits until it records.
     pub fn start(ring_mb: u32) -> Self {
+        Self::of(ring_mb, "default")
+    }
+
+    /// Starts it, and waits until it records these events.
+    pub fn of(ring_mb: u32, events: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let trace = dir.path().join("run.schedtrace");
         let mut command = schedtrace();
-        command.args(["record", "--ring-mb", &ring_mb.to_string(), "-o"]).arg(&trace);
+        command.args(["record", "--events", events, "--ring-mb", &ring_mb.to_string(), "-o"]).arg(&trace);
         let mut recorder = Self { child: command.stderr(Stdio::piped()).spawn().unwrap(), dir };
         let begun = Instant::now();
         // It writes these once it records.
@@ -40,10 +46,13 @@ impl Recorder {
         recorder
     }
 
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Ends it as Ctrl-C does.
     pub fn stop(mut self) -> Recording {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.signal(Signal::INT);
         let status = self.child.wait().unwrap();
         assert!(status.success(), "the recorder ended with {status}");
         // Its child is gone: nothing is left for the drop.
@@ -69,14 +78,21 @@ pub struct Recording {
 impl Recording {
     /// What a user is told, thread by thread; up to a moment, if one is given.
     pub fn report(&self, until_ns: Option<u64>) -> Report {
-        let mut command = schedtrace();
-        command.arg("report").arg(&self.trace).args(["--json", "--by", "task", "--top", "100000"]);
-        if let Some(until) = until_ns {
-            command.args(["--to", &format!("{until}ns")]);
-        }
-        let output = command.output().unwrap();
+        let until = until_ns.map(|until| format!("{until}ns"));
+        let to: Vec<&str> = until.iter().flat_map(|until| ["--to", until]).collect();
+        Report(self.json("report", &[&["--by", "task", "--top", "100000"], &to[..]].concat()))
+    }
+
+    /// What a command says of it.
+    pub fn text(&self, command: &str, more: &[&str]) -> String {
+        let output = schedtrace().arg(command).arg(&self.trace).args(more).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Report(serde_json::from_slice(&output.stdout).unwrap())
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same for programs.
+    pub fn json(&self, command: &str, more: &[&str]) -> Value {
+        serde_json::from_str(&self.text(command, &[more, &["--json"]].concat())).unwrap()
     }
 
     /// Everything that it holds.
@@ -96,8 +112,7 @@ impl Recording {
 
     /// How many events it lacks or has too late.
     pub fn missing(&self) -> u64 {
-        let info = schedtrace().arg("info").arg(&self.trace).arg("--json").output().unwrap();
-        let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+        let info = self.json("info", &[]);
         assert_eq!(info["state"], "finished");
         let completeness = &info["completeness"];
         let lost = completeness["lost"].as_array().unwrap().iter().map(|row| row["count"].as_u64().unwrap());
@@ -107,7 +122,7 @@ impl Recording {
 
 /// A report with a row for each thread.
 #[derive(Debug)]
-pub struct Report(Value);
+pub struct Report(pub Value);
 
 /// What a report says of one life of one thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,6 +132,7 @@ pub struct Ours {
     pub runs: u64,
     pub wait_ns: u64,
     pub waits: u64,
+    pub longest_ns: u64,
     pub voluntary: u64,
     pub involuntary: u64,
 }
@@ -136,6 +152,7 @@ impl Report {
         }
         if let Some(row) = self.row("run_queue", task) {
             (ours.wait_ns, ours.waits) = (number(&row["wait"]["total_ns"]), number(&row["wait"]["count"]));
+            ours.longest_ns = number(&row["wait"]["max_ns"]);
             assert_eq!(number(&row["censored"]["waits"]), 0, "it did not run, nor wait, at the edges: {row}");
             assert_eq!(number(&row["in_loss"]["waits"]), 0, "{row}");
         }
@@ -146,7 +163,7 @@ impl Report {
     }
 }
 
-fn number(value: &Value) -> u64 {
+pub fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
@@ -178,9 +195,10 @@ impl Trace {
 
     /// How many switches and wakeups of these threads no tracer could see.
     ///
-    /// On some sandboxed machines the kernel shows no event at all, to no tracer, while a thread of process 1 is current.
-    /// Then the switch away from that thread is missing - the CPU's next switch begins with somebody else - and so is
-    /// a wakeup from an interrupt that came meanwhile. A CPU that changed hands unseen in any other way is a mistake.
+    /// On some sandboxed machines the kernel shows no event at all, to no tracer, while a thread of process 1 is
+    /// current. Then the switch away from that thread is missing - the CPU's next switch begins with somebody else -
+    /// and so is a wakeup from an interrupt that came meanwhile. A CPU that changed hands unseen in any other way is a
+    /// mistake.
     pub fn hidden(&self, threads: &[TaskId]) -> u64 {
         let mut hidden = 0;
         let mut on = HashMap::<Cpu, TaskId>::new();
