@@ -6,7 +6,7 @@ mod latencies;
 use std::io::Write;
 use std::path::Path;
 
-use schedtrace_core::analysis::{self, About, GroupBy, Latencies, Options, ReportName, ReportSet, Reports, Summary};
+use schedtrace_core::analysis::{self, About, GroupBy, Latencies, Options, ReportName, ReportSet, Summary};
 use schedtrace_core::{Kind, Meta, Source};
 
 use crate::args::{ReportArgs, Wanted};
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
         ..Options::default()
     };
     let wanted = in_order(&args.names);
-    let report = analysis::run(&mut reader, Reports::study(wanted.iter().copied(), options))?;
+    let report = analysis::run_reports(&mut reader, wanted.iter().copied(), &options)?;
     if args.json {
         return print_json(&report);
     }

@@ -14,7 +14,7 @@ use super::cpu_time::ratio;
 use super::groups::{Gone, Group, GroupIx};
 use super::measure::{Latencies, Measure};
 use super::question::{About, Question};
-use super::states::{Cause, Observer, Occupant, Ran, Seen, Span, Waited};
+use super::states::{Cause, CpuRef, Observer, Occupant, Ran, Seen, Span, Waited};
 use super::study::Scope;
 use super::tables::Table;
 use crate::event::{Cpu, Nanos, TaskId};
@@ -65,65 +65,77 @@ pub struct IdleCpuRow {
 #[derive(Clone, Debug)]
 pub struct Conservation {
     scope: Scope,
-    idle: BTreeMap<Cpu, Vec<(Nanos, Nanos)>>,
-    /// Where tasks have been seen to run, those of more than one CPU.
-    ran_on: HashMap<TaskId, Vec<Cpu>>,
+    /// When CPUs were idle, by their places.
+    idle: Vec<Vec<Stretch>>,
+    /// Where tasks have been seen to run.
+    ran_on: HashMap<TaskId, Vec<CpuRef>>,
     total: Measure,
     waits: u64,
     wait_ns: u64,
     groups: Table<GroupIx, Measure>,
     cpus: BTreeMap<Cpu, u64>,
+    /// Room for stretches of a wait: in which its own CPU was busy, and in which others were idle.
+    busy: Vec<Stretch>,
+    elsewhere: Vec<Stretch>,
+}
+
+/// From one moment to another.
+type Stretch = (Nanos, Nanos);
+
+/// Adds the stretches in which a CPU was idle between two times.
+fn idle_on(past: &[Stretch], cpu: CpuRef, (from, until): Stretch, seen: &Seen<'_>, out: &mut Vec<Stretch>) {
+    // Most waits are recent.
+    let first = past.iter().rposition(|&(_, end)| end <= from).map_or(0, |at| at + 1);
+    let between = past[first..].iter().take_while(|&&(begin, _)| begin < until);
+    out.extend(between.map(|&(begin, end)| (begin.max(from), end.min(until))));
+    // What has not ended may have been told, too.
+    if let Some(since) = idle_since(cpu, seen)
+        && since < until
+        && past.last().is_none_or(|&(_, end)| end <= since)
+    {
+        out.push((since.max(from), until));
+    }
+}
+
+/// Since when a CPU is idle now.
+fn idle_since(cpu: CpuRef, seen: &Seen<'_>) -> Option<Nanos> {
+    let state = seen.cpus.at(cpu);
+    (state.on == Occupant::Idle || seen.cpus.silent(state)).then_some(state.since)
 }
 
 impl Conservation {
-    /// When a CPU was idle between two times.
-    fn idle_on(&self, cpu: Cpu, from: Nanos, until: Nanos, seen: &Seen<'_>) -> Vec<(Nanos, Nanos)> {
-        let past = self.idle.get(&cpu).map_or(&[][..], |past| past);
-        let first = past.partition_point(|&(_, end)| end <= from);
-        let mut idle: Vec<_> = past[first..]
-            .iter()
-            .take_while(|&&(begin, _)| begin < until)
-            .map(|&(begin, end)| (begin.max(from), end.min(until)))
-            .collect();
-        if let Some((Occupant::Idle, since)) = seen.cpus.on(cpu)
-            && since < until
-            // What has not ended may have been told, too.
-            && past.last().is_none_or(|&(_, end)| end <= since)
-        {
-            idle.push((since.max(from), until));
-        }
-        idle
-    }
-
     /// For how long some CPU was idle between two times on which a task has run before, while its own was not: as long as
     /// that is idle, it is just waking up for it.
-    fn idle_elsewhere(&mut self, task: TaskId, own: Cpu, from: Nanos, until: Nanos, seen: &Seen<'_>) -> u64 {
-        let Some(places) = self.ran_on.get(&task).filter(|places| places.iter().any(|cpu| *cpu != own)) else {
+    fn idle_elsewhere(&mut self, task: TaskId, own: CpuRef, wait: Stretch, seen: &Seen<'_>) -> u64 {
+        let Self { idle, ran_on, cpus, busy, elsewhere: all, .. } = self;
+        let past = |cpu: CpuRef| idle.get(usize::from(cpu.at)).map_or(&[][..], |past| past);
+        let maybe =
+            |cpu: CpuRef| idle_since(cpu, seen).is_some() || past(cpu).last().is_some_and(|&(_, end)| end > wait.0);
+        let Some(places) = ran_on.get(&task) else { return 0 };
+        if !places.iter().any(|&cpu| cpu != own && maybe(cpu)) {
             return 0;
-        };
+        }
+        (busy.clear(), all.clear());
         // The stretches between those in which its own CPU was idle.
-        let mut busy = Vec::new();
-        let mut at = from;
-        for (begin, end) in self.idle_on(own, from, until, seen) {
+        idle_on(past(own), own, wait, seen, all);
+        let mut at = wait.0;
+        for (begin, end) in all.drain(..) {
             busy.push((at, begin));
             at = end;
         }
-        busy.push((at, until));
-        let mut all = Vec::new();
-        let mut of_cpus = Vec::new();
-        for &cpu in places.iter().filter(|cpu| **cpu != own) {
-            let parts = busy.iter().filter(|(from, until)| from < until);
-            let idle: Vec<_> = parts.flat_map(|&(from, until)| self.idle_on(cpu, from, until, seen)).collect();
-            of_cpus.push((cpu, idle.iter().map(|&(begin, end)| (end - begin).0).sum::<u64>()));
-            all.extend(idle);
-        }
-        for (cpu, ns) in of_cpus.into_iter().filter(|(_, ns)| *ns > 0) {
-            *self.cpus.entry(cpu).or_default() += ns;
+        busy.push((at, wait.1));
+        busy.retain(|(from, until)| from < until);
+        for &cpu in places.iter().filter(|cpu| **cpu != own && maybe(**cpu)) {
+            let before = all.len();
+            busy.iter().for_each(|&part| idle_on(past(cpu), cpu, part, seen, all));
+            let ns: u64 = all[before..].iter().map(|&(begin, end)| (end - begin).0).sum();
+            if ns > 0 {
+                *cpus.entry(cpu.cpu).or_default() += ns;
+            }
         }
         all.sort_unstable();
-        let mut told = from;
-        let mut ns = 0;
-        for (begin, end) in all {
+        let (mut told, mut ns) = (wait.0, 0);
+        for &(begin, end) in all.iter() {
             ns += (end - begin.max(told)).0;
             told = told.max(end);
         }
@@ -137,9 +149,8 @@ impl Observer for Conservation {
             return;
         }
         let places = self.ran_on.entry(ran.task.id).or_default();
-        let cpu = ran.span.cpu.cpu;
-        if let Err(at) = places.binary_search(&cpu) {
-            places.insert(at, cpu);
+        if !places.contains(&ran.span.cpu) {
+            places.push(ran.span.cpu);
         }
         if ran.left == super::states::Left::Died {
             self.ran_on.remove(&ran.task.id);
@@ -151,7 +162,11 @@ impl Observer for Conservation {
         if span.doubtful {
             return;
         }
-        let past = self.idle.entry(span.cpu.cpu).or_default();
+        let at = usize::from(span.cpu.at);
+        if at >= self.idle.len() {
+            self.idle.resize_with(at + 1, Vec::new);
+        }
+        let past = &mut self.idle[at];
         if past.len() >= MAX_IDLE {
             past.drain(..MAX_IDLE / 2);
         }
@@ -168,7 +183,7 @@ impl Observer for Conservation {
         let mut ns = 0;
         for segment in wait.segments {
             let Some((from, until)) = self.scope.clip(segment.from, segment.until) else { continue };
-            ns += self.idle_elsewhere(wait.task.id, segment.cpu.cpu, from, until, seen);
+            ns += self.idle_elsewhere(wait.task.id, segment.cpu, (from, until), seen);
         }
         if ns > 0 {
             self.total.record(from, ns, wait.cpu.cpu, Some(wait.task.id), seen);
@@ -185,13 +200,15 @@ impl Question for Conservation {
     fn new(scope: &Scope) -> Self {
         Self {
             scope: *scope,
-            idle: BTreeMap::new(),
+            idle: Vec::new(),
             ran_on: HashMap::new(),
             total: Measure::default(),
             waits: 0,
             wait_ns: 0,
             groups: Table::default(),
             cpus: BTreeMap::new(),
+            busy: Vec::new(),
+            elsewhere: Vec::new(),
         }
     }
 

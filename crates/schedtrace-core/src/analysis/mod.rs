@@ -109,7 +109,7 @@ pub use outliers::{Beyond, Fences, OutlierRow, Outliers, OutliersReport};
 pub use power::{CpuPowerRow, Frequency, IdleStateRow, IdleTime, Power, PowerReport};
 pub use preemptions::{PreemptionRow, Preemptions, PreemptionsReport};
 pub use question::{About, Answered, Question, Study};
-pub use reports::{ReportName, ReportSet, Reports};
+pub use reports::{ReportName, ReportSet, Reports, run_reports};
 pub use runqueue::{
     CauseCounts, CauseKind, CauseRow, RunQueueReport, RunQueueRow, RunQueueStats, WaitCounts, WorstWait,
 };

@@ -1,21 +1,27 @@
 //! All reports by name, as many of them as are wanted, in one pass.
 
 use std::fmt;
+use std::num::NonZero;
 use std::str::FromStr;
 
 use serde::Serialize;
 
 use super::groups::Gone;
-use super::question::{About, Question, Study};
+use super::question::{About, Answered, Question, Study};
 use super::states::{CpuRef, Migrated, Observer, Ran, Seen, Slept, Span, States, Switched, TaskRef, Waited, Woken};
 use super::study::Scope;
 use super::{
-    BlockIo, Conservation, Depth, Dispatch, Fairness, Futexes, Interrupts, Ipis, Latency, Options, Outliers, Power,
-    Preemptions, Syscalls, Wakers,
+    Analysis, BlockIo, Conservation, Depth, Dispatch, Fairness, Futexes, Interrupts, Ipis, Latency, Options, Outliers,
+    Power, Preemptions, Shared, Syscalls, Wakers,
 };
 use crate::error::Error;
 use crate::event::{Event, EventGroup, Nanos};
-use crate::source::Meta;
+use crate::pipeline::Pipeline;
+use crate::sink::OnFull;
+use crate::source::{Meta, Source};
+
+/// More threads than that are of no use: each follows the whole stream.
+const MAX_THREADS: usize = 4;
 
 /// Declares the reports once: field, question, name, what it tells, and the group of events that it needs besides the default
 /// ones.
@@ -108,6 +114,13 @@ macro_rules! reports {
             }
         }
 
+        impl ReportSet {
+            /// Takes what another one has.
+            fn take(&mut self, other: Self) {
+                $(self.$field = self.$field.take().or(other.$field);)*
+            }
+        }
+
         impl Observer for Reports {
             fn ran(&mut self, ran: &Ran, seen: &Seen<'_>) {
                 $(if let Some(it) = &mut self.$field { it.ran(ran, seen); })*
@@ -196,6 +209,43 @@ reports! {
     power: Power = "power" needs Cpu;
     /// Which system calls failed, and how long the chosen ones took.
     syscalls: Syscalls = "syscalls" needs Syscalls;
+}
+
+/// Reads a source to its end, and makes reports: as [`run`](super::run) of one [`Reports::study`], but divided among threads,
+/// of which each follows the stream with a state machine of its own.
+///
+/// ```
+/// use schedtrace_core::analysis::{self, Options, ReportName};
+/// use schedtrace_core::{MemorySource, Meta};
+///
+/// let mut source = MemorySource::new(Meta::default(), []);
+/// let report = analysis::run_reports(&mut source, ReportName::ALL.iter().copied(), &Options::default())?;
+/// assert!(report.answer.latency.is_some() && report.answer.depth.is_some());
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
+pub fn run_reports(
+    source: &mut (impl Source + ?Sized),
+    wanted: impl IntoIterator<Item = ReportName>,
+    options: &Options,
+) -> Result<Answered<ReportSet>, Error> {
+    let wanted: Vec<ReportName> = wanted.into_iter().collect();
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(1, MAX_THREADS);
+    let studies = (0..threads).map(|nth| {
+        // Those that take most time are listed first.
+        let mine = wanted.iter().copied().skip(nth).step_by(threads);
+        Shared::new(Reports::study(mine, options.clone()))
+    });
+    let studies: Vec<_> = studies.collect();
+    let mut sinks: Vec<_> = studies.clone();
+    let mut pipeline = Pipeline::new();
+    for (nth, sink) in sinks.iter_mut().enumerate() {
+        pipeline = pipeline.sink(format!("reports-{nth}"), OnFull::Block, sink);
+    }
+    pipeline.run(source)?.into_result()?;
+    let mut reports = studies.iter().map(Shared::report);
+    let mut whole = reports.next().unwrap_or_else(|| Reports::study([], options.clone()).report());
+    reports.for_each(|part| whole.answer.take(part.answer));
+    Ok(whole)
 }
 
 impl fmt::Display for ReportName {

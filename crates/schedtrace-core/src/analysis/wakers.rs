@@ -1,7 +1,6 @@
 //! Who wakes whom, how long the woken ones then wait, and how far from their wakers they run.
 
-use std::collections::BTreeMap;
-
+use hashbrown::HashMap;
 use serde::Serialize;
 
 use super::cpu_time::ratio;
@@ -110,7 +109,7 @@ pub struct Wakers {
     placement: Placement,
     from_waker: Placement,
     /// On which CPU the wakers of those who wait now were: at most so many as there are tasks.
-    woken_on: BTreeMap<TaskId, Cpu>,
+    woken_on: HashMap<TaskId, Cpu>,
 }
 
 /// So many woken tasks are followed until they run.
@@ -167,7 +166,7 @@ impl Question for Wakers {
             pairs: Table::default(),
             placement: Placement::default(),
             from_waker: Placement::default(),
-            woken_on: BTreeMap::new(),
+            woken_on: HashMap::new(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What every task and CPU did in a window, kept as stretches of time that can be looked up by time.
 
+use std::cell::Cell;
+
 use hashbrown::HashMap;
 
 use crate::analysis::nested::{Nested, Served, Worked};
@@ -106,10 +108,44 @@ macro_rules! lasts {
 }
 lasts!(Stretch, Turn, Worked, FutexCall);
 
+/// What lasted, in the order of time, and where it was looked at last: who looks again mostly looks close by.
+#[derive(Clone, Debug)]
+pub(super) struct Line<T> {
+    pub(super) list: Vec<T>,
+    at: Cell<usize>,
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self { list: Vec::new(), at: Cell::new(0) }
+    }
+}
+
+impl<T> Line<T> {
+    /// The place of the first of which this is not true, as it is of all before it: as `partition_point`, but in steps that
+    /// begin where it was looked at last.
+    fn first_not(&self, is_before: impl Fn(&T) -> bool) -> usize {
+        let list = &self.list;
+        let start = self.at.get().min(list.len());
+        let (mut low, mut high, mut step) = (start, start, 1);
+        if list.get(start).is_some_and(&is_before) {
+            while list.get(high).is_some_and(&is_before) {
+                (low, high, step) = (high + 1, (high + step).min(list.len()), step * 2);
+            }
+        } else {
+            while low > 0 && !is_before(&list[low - 1]) {
+                (high, low, step) = (low - 1, low.saturating_sub(step), step * 2);
+            }
+        }
+        let at = low + list[low..high.max(low)].partition_point(is_before);
+        self.at.set(at);
+        at
+    }
+}
+
 /// What overlaps a stretch of time, each with the part that does.
-fn between<T: Lasts>(list: &[T], from: Nanos, until: Nanos) -> impl Iterator<Item = (&T, Nanos, Nanos)> {
-    let first = list.partition_point(|one| one.until() <= from);
-    list[first..]
+fn between<T: Lasts>(line: &Line<T>, from: Nanos, until: Nanos) -> impl Iterator<Item = (&T, Nanos, Nanos)> {
+    line.list[line.first_not(|one| one.until() <= from)..]
         .iter()
         .take_while(move |one| one.from() < until)
         .map(move |one| (one, one.from().max(from), one.until().min(until)))
@@ -118,7 +154,7 @@ fn between<T: Lasts>(list: &[T], from: Nanos, until: Nanos) -> impl Iterator<Ite
 
 /// The same of a list and what goes on after it, of which nothing is told twice.
 fn both<'a, T: Lasts + 'a>(
-    lists: [Option<&'a Vec<T>>; 2],
+    lists: [Option<&'a Line<T>>; 2],
     from: Nanos,
     until: Nanos,
 ) -> impl Iterator<Item = (&'a T, Nanos, Nanos)> {
@@ -135,15 +171,15 @@ fn both<'a, T: Lasts + 'a>(
 #[derive(Clone, Debug)]
 pub(super) struct History {
     scope: Scope,
-    pub(super) tasks: HashMap<TaskId, Vec<Stretch>>,
-    pub(super) cpus: HashMap<Cpu, Vec<Turn>>,
+    pub(super) tasks: HashMap<TaskId, Line<Stretch>>,
+    pub(super) cpus: HashMap<Cpu, Line<Turn>>,
     pub(super) segments: Vec<Segment>,
     /// The number of the first of these: those of what has not ended are counted on.
     first_segment: usize,
     /// It holds what has not ended.
     open: bool,
     /// Interrupts, of each only what it took itself.
-    pub(super) served: HashMap<Cpu, Vec<Worked>>,
+    pub(super) served: HashMap<Cpu, Line<Worked>>,
     nested: Nested,
     pub(super) futexes: HashMap<TaskId, Vec<FutexCall>>,
     /// By who brought them and by where their ends were told, in the order of their ends.
@@ -206,10 +242,10 @@ impl History {
         if self.admit(until, 1 + fresh) {
             let line = self.tasks.entry(task).or_default();
             // What is told twice, or in the wrong order, would be counted twice.
-            let start = line.last().map_or(start, |last| start.max(last.until));
+            let start = line.list.last().map_or(start, |last| start.max(last.until));
             if start < until {
                 let edges = Edges { begun: edges.begun && start == from, ..edges };
-                line.push(Stretch { from: start, until, doing, doubtful, edges });
+                line.list.push(Stretch { from: start, until, doing, doubtful, edges });
             }
         }
     }
@@ -221,9 +257,9 @@ impl History {
         if self.admit(until, 1) {
             let edges = Edges { begun: from == span.from && self.came_at(span), ended: !self.open };
             let line = self.cpus.entry(cpu).or_default();
-            let from = line.last().map_or(from, |last| from.max(last.until));
+            let from = line.list.last().map_or(from, |last| from.max(last.until));
             if from < until {
-                line.push(Turn { from, until, who, edges });
+                line.list.push(Turn { from, until, who, edges });
             }
         }
     }
@@ -291,7 +327,7 @@ impl Observer for History {
             return;
         }
         let served = self.nested.serving(woken.cpu.cpu);
-        if let Some(last) = self.tasks.get_mut(&woken.task.id).and_then(|line| line.last_mut())
+        if let Some(last) = self.tasks.get_mut(&woken.task.id).and_then(|line| line.list.last_mut())
             && last.until == woken.at
             && let Doing::Asleep { woken_on, .. } = &mut last.doing
         {
@@ -306,7 +342,7 @@ impl Observer for History {
             && self.admit(until, 1)
         {
             let begins = worked.begins && from == worked.from;
-            self.served.entry(cpu).or_default().push(Worked { from, until, begins, ..worked });
+            self.served.entry(cpu).or_default().list.push(Worked { from, until, begins, ..worked });
         }
         match event.kind {
             EventKind::FutexWait(wait) => {
@@ -359,7 +395,7 @@ impl<'a> Past<'a> {
     pub(super) fn before(self, task: TaskId, at: Nanos) -> Option<&'a Stretch> {
         [self.open, self.ended].into_iter().find_map(|history| {
             let line = history.tasks.get(&task)?;
-            line[..line.partition_point(|stretch| stretch.from < at)].last()
+            line.list[..line.first_not(|stretch| stretch.from < at)].last()
         })
     }
 
@@ -433,5 +469,25 @@ pub(super) fn waker(end: SleepEnd) -> Option<TaskId> {
     match end {
         SleepEnd::Woken(Waker::Task(task)) if !task.is_idle() => Some(task),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn looking_close_by_finds_what_looking_everywhere_does(
+            mut list in prop::collection::vec(0..1_000u32, 0..200),
+            asked in prop::collection::vec(0..1_100u32, 1..50),
+        ) {
+            list.sort_unstable();
+            let line = Line { list, at: Cell::new(0) };
+            for limit in asked {
+                prop_assert_eq!(line.first_not(|&one| one < limit), line.list.partition_point(|&one| one < limit));
+            }
+        }
     }
 }

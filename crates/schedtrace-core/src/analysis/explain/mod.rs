@@ -443,8 +443,11 @@ impl Explain {
 
         let parts_total = parts.len();
         let mut longest = parts;
-        longest.sort_by_key(|part| (std::cmp::Reverse(part.until - part.from), part.from));
-        longest.truncate(PATH_PARTS);
+        if longest.len() > PATH_PARTS {
+            longest
+                .select_nth_unstable_by_key(PATH_PARTS, |part| (std::cmp::Reverse(part.until - part.from), part.from));
+            longest.truncate(PATH_PARTS);
+        }
         longest.sort_by_key(|part| part.from);
         let tell_part = |part: &path::Part| {
             let mut node = Node::default();

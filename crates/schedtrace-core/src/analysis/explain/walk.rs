@@ -334,6 +334,10 @@ impl<'a> Walk<'a> {
     /// one waits, that one's; and while all sleep, that of the one which is woken first. What is in doubt comes after
     /// what is known to run, and before all else.
     pub(super) fn process(self, threads: &[TaskId], from: Nanos, until: Nanos) -> Vec<(TaskId, Nanos, Nanos)> {
+        // There is nothing to choose from.
+        if let [task] = *threads {
+            return vec![(task, from, until)];
+        }
         let rank = |stretch: &Stretch| match stretch.doing {
             Doing::Running { .. } if !stretch.doubtful => 0,
             _ if stretch.doubtful => 1,
