@@ -115,7 +115,8 @@ impl Conservation {
         if !places.iter().any(|&cpu| cpu != own && maybe(cpu)) {
             return 0;
         }
-        (busy.clear(), all.clear());
+        busy.clear();
+        all.clear();
         // The stretches between those in which its own CPU was idle.
         idle_on(past(own), own, wait, seen, all);
         let mut at = wait.0;
