@@ -109,6 +109,8 @@ def of_trace(what, folder):
         valid(f"all reports by {by} of {what}", "reports", named)
     valid(f"explain of {what}", "explain", printed("explain", "--json", folder))
     valid(f"diff of {what} and the fixture", "diff", printed("diff", "--json", folder, trace))
+    for by in ("cpu", "task"):
+        valid(f"timeline by {by} of {what}", "timeline", printed("timeline", "--json", "--by", by, folder))
     valid(f"info of {what}", "info", printed("info", "--json", folder))
 
 
@@ -149,7 +151,7 @@ with tempfile.TemporaryDirectory() as scratch:
         as_nobody = subprocess.run([asked, "doctor", "--json"], stdout=subprocess.PIPE, user=NOBODY, group=NOBODY)
         valid("doctor, as nobody", "doctor", json.loads(as_nobody.stdout))
         named = {}
-        for name in ("report", "reports", "explain", "diff", "info", "doctor", "repair"):
+        for name in ("report", "reports", "explain", "diff", "timeline", "info", "doctor", "repair"):
             properties(schema["$defs"][name], name, named)
         unseen = [path for inner, path in named.items() if inner not in seen]
         check(f"each of {len(named)} properties was seen", not unseen, ", ".join(unseen))

@@ -78,12 +78,12 @@ pub struct ImbalanceRow {
     pub across: &'static str,
     /// How many places there are.
     pub places: usize,
-    /// The smallest load, as a share of the window.
-    pub least_ratio: f64,
+    /// The smallest load: how many tasks ran or waited there, per CPU, in the mean over the window.
+    pub least_load: f64,
     /// The largest.
-    pub most_ratio: f64,
+    pub most_load: f64,
     /// The mean.
-    pub mean_ratio: f64,
+    pub mean_load: f64,
     /// The standard deviation of the loads divided by their mean (coefficient of variation): 0 where all are equal.
     pub variation_ratio: f64,
 }
@@ -311,9 +311,9 @@ fn imbalance(across: &'static str, loads: impl Iterator<Item = f64>) -> Imbalanc
     ImbalanceRow {
         across,
         places: loads.len(),
-        least_ratio: loads.iter().copied().reduce(f64::min).unwrap_or(0.0),
-        most_ratio: loads.iter().copied().reduce(f64::max).unwrap_or(0.0),
-        mean_ratio: mean,
+        least_load: loads.iter().copied().reduce(f64::min).unwrap_or(0.0),
+        most_load: loads.iter().copied().reduce(f64::max).unwrap_or(0.0),
+        mean_load: mean,
         variation_ratio: if mean > 0.0 { variance.sqrt() / mean } else { 0.0 },
     }
 }

@@ -58,7 +58,7 @@ impl Page<'_> {
         let names = ["places", "least", "most", "mean", "variation"].map(Column::Number);
         let columns: Vec<_> = [Column::Text("load across")].into_iter().chain(names).collect();
         let rows = report.imbalance.iter().map(|row| {
-            let shares = [row.least_ratio, row.most_ratio, row.mean_ratio].map(percent);
+            let shares = [row.least_load, row.most_load, row.mean_load].map(decimal);
             let mut cells = vec![row.across.to_owned(), row.places.to_string()];
             cells.extend(shares);
             cells.push(decimal(row.variation_ratio));

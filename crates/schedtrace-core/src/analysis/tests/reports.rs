@@ -155,11 +155,11 @@ fn load_is_what_ran_and_what_waited() {
     // CPU 0 ran for 1000 and had 900 of waits, CPU 1 nothing: 1.9 and 0, whose mean and standard deviation are 0.95.
     let report = two_in_line().ask::<Depth>().answer;
     let [cpus, llcs, nodes] = &report.imbalance[..] else { panic!("{:?}", report.imbalance) };
-    assert_eq!((cpus.across, cpus.places, cpus.least_ratio, cpus.most_ratio), ("cpu", 2, 0.0, 1.9));
-    assert_eq!((cpus.mean_ratio, cpus.variation_ratio), (0.95, 1.0));
+    assert_eq!((cpus.across, cpus.places, cpus.least_load, cpus.most_load), ("cpu", 2, 0.0, 1.9));
+    assert_eq!((cpus.mean_load, cpus.variation_ratio), (0.95, 1.0));
     // One cache with two CPUs: 1.9 / 2.
-    assert_eq!((llcs.across, llcs.places, llcs.most_ratio, llcs.variation_ratio), ("llc", 1, 0.95, 0.0));
-    assert_eq!((nodes.across, nodes.places, nodes.most_ratio), ("node", 1, 0.95));
+    assert_eq!((llcs.across, llcs.places, llcs.most_load, llcs.variation_ratio), ("llc", 1, 0.95, 0.0));
+    assert_eq!((nodes.across, nodes.places, nodes.most_load), ("node", 1, 0.95));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_wait_that_moves_is_in_the_queue_of_one_cpu_at_a_time() {
     assert_eq!(report.cpus.iter().map(|row| row.depth.waiting_ns).collect::<Vec<_>>(), [200, 0, 200, 0]);
     // Node 0: 2000 ran and 400 waited, on three CPUs.
     let nodes = &report.imbalance[2];
-    assert!((nodes.most_ratio - 0.8).abs() < 1e-12 && nodes.least_ratio == 0.0, "{nodes:?}");
+    assert!((nodes.most_load - 0.8).abs() < 1e-12 && nodes.least_load == 0.0, "{nodes:?}");
 }
 
 #[test]
@@ -469,7 +469,7 @@ proptest! {
             prop_assert!((0.0..=1.0).contains(&depth.waiting_ratio) && depth.mean <= f64::from(depth.max));
         }
         for row in &report.answer.imbalance {
-            let ordered = [0.0, row.least_ratio, row.mean_ratio, row.most_ratio];
+            let ordered = [0.0, row.least_load, row.mean_load, row.most_load];
             prop_assert!(ordered.windows(2).all(|pair| pair[0] <= pair[1] + 1e-12), "{row:?}");
         }
         prop_assert_eq!(report.answer.uncounted_ns, 0);
