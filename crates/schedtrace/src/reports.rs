@@ -104,6 +104,7 @@ impl Page<'_> {
             return why;
         }
         let text = match name {
+            ReportName::ThreadStates => set.states.as_ref().map(|report| self.states(report)),
             ReportName::Latency => set.latency.as_ref().map(|report| self.latency(report)),
             ReportName::Depth => set.depth.as_ref().map(|report| self.depth(report)),
             ReportName::Preemptions => set.preemptions.as_ref().map(|report| self.preemptions(report)),

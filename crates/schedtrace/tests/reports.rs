@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
+    "states",
     "latency",
     "depth",
     "preemptions",
@@ -120,7 +121,7 @@ fn help_lists_the_reports_and_a_wrong_name_is_a_usage_error() {
     let wrong = schedtrace(&["report", &trace, "latencies"]);
     assert_eq!(wrong.status.code(), Some(2));
     let text = String::from_utf8_lossy(&wrong.stderr);
-    assert!(text.contains("no report is called `latencies`: use one of latency, depth"), "{text}");
+    assert!(text.contains("no report is called `latencies`: use one of states, latency, depth"), "{text}");
 }
 
 #[test]

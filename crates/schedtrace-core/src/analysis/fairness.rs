@@ -27,13 +27,15 @@ const WEIGHTS: [u32; 40] = [
     88761, 71755, 56483, 46273, 36291, 29154, 23254, 18705, 14949, 11916, 9548, 7620, 6100, 4904, 3906, 3121, 2501,
     1991, 1586, 1277, 1024, 820, 655, 526, 423, 335, 272, 215, 172, 137, 110, 87, 70, 56, 45, 36, 29, 23, 18, 15,
 ];
-/// A group competed if it waited for more than this share of the time in which it wanted a CPU.
+/// A group competed if it waited for more than this share of the time in which it wanted a CPU,
 const COMPETED_RATIO: f64 = 0.01;
+/// and if that was this share of the window, or more: a single wakeup says nothing of shares.
+const WANTED_RATIO: f64 = 0.001;
 
 /// How fairly CPU time was shared among those who competed for it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FairnessReport {
-    /// Groups that wanted a CPU and waited for more than 1 % of that time.
+    /// Groups that wanted a CPU for a thousandth of the window, or more, and waited for more than 1 % of that time.
     pub competed: usize,
     /// Jain's index of what they got, by weight; none if fewer than two competed.
     pub jain: Option<f64>,
@@ -164,12 +166,13 @@ impl Question for Fairness {
         self.rows.fold(gone);
     }
 
-    fn answer(&self, _: &About, seen: &Seen<'_>) -> FairnessReport {
+    fn answer(&self, about: &About, seen: &Seen<'_>) -> FairnessReport {
         let all: Vec<(GroupIx, &Row)> = self.rows.iter().filter(|(_, row)| row.run + row.wait > 0).collect();
         let mut rows: Vec<FairnessRow> = Vec::new();
         for &(ix, row) in &all {
             let wanted = row.run.saturating_add(row.wait);
-            if ratio(row.wait, wanted) <= COMPETED_RATIO {
+            let wanted_ratio = ratio(wanted, about.window.duration_ns.0);
+            if ratio(row.wait, wanted) <= COMPETED_RATIO || wanted_ratio < WANTED_RATIO {
                 continue;
             }
             let got_ratio = ratio(row.run, wanted);

@@ -70,6 +70,7 @@ mod switches;
 mod syscalls;
 mod tables;
 mod tasks;
+mod thread_states;
 mod timeline;
 mod wakers;
 mod wakeups;
@@ -117,6 +118,9 @@ pub use study::{Report, Sched, Scope};
 pub use switches::{SwitchCounts, SwitchCpuRow, SwitchRow, SwitchesReport};
 pub use syscalls::{SyscallFailure, SyscallRow, SyscallTask, SyscallTime, Syscalls, SyscallsReport};
 pub use tasks::{Tasks, Who};
+pub use thread_states::{
+    SleepRow, StateRow, StateTime, ThreadState, ThreadStates, ThreadStatesReport, ThreadStatesRow,
+};
 pub use wakers::{Placement, WakerRow, Wakers, WakersReport};
 pub use wakeups::{WakerGroup, WakeupCounts, WakeupPair, WakeupRow, WakeupsReport};
 

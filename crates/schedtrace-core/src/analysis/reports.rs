@@ -12,7 +12,7 @@ use super::states::{CpuRef, Migrated, Observer, Ran, Seen, Slept, Span, States, 
 use super::study::Scope;
 use super::{
     Analysis, BlockIo, Conservation, Depth, Dispatch, Fairness, Futexes, Interrupts, Ipis, Latency, Options, Outliers,
-    Power, Preemptions, Shared, Syscalls, Wakers,
+    Power, Preemptions, Shared, Syscalls, ThreadStates, Wakers,
 };
 use crate::error::Error;
 use crate::event::{Event, EventGroup, Nanos};
@@ -181,6 +181,8 @@ macro_rules! reports {
 }
 
 reports! {
+    /// What threads did with their time: ran, waited and why, slept and for what, and who ended their sleeps.
+    states: ThreadStates = "states";
     /// How long woken tasks waited for a CPU: to be put on a queue, on it, on the same CPU as before or on another one.
     latency: Latency = "latency";
     /// How many tasks waited on the run queues of each CPU, cache and node, and how unevenly the load was spread.

@@ -2,7 +2,7 @@
 
 use schedtrace_core::analysis::{
     ConservationReport, DepthReport, DepthStats, FairnessReport, Latencies, LatencyReport, OutliersReport, Placement,
-    PreemptionsReport, WakersReport,
+    PreemptionsReport, ThreadState, ThreadStatesReport, WakersReport,
 };
 
 use super::{CPUS, LATENCY, Page, decimal, if_any, or_none, row, titled, with_latency};
@@ -10,6 +10,35 @@ use crate::render::{Column, more, table};
 use crate::units::{count, percent, plural, span};
 
 impl Page<'_> {
+    pub(super) fn states(&self, report: &ThreadStatesReport) -> String {
+        let rows = report.total.iter().map(|total| {
+            let sum = total.lasted.summary.total_ns + total.censored.wait_ns;
+            row([total.state.name().to_owned(), span(sum)], &total.lasted)
+        });
+        let columns = with_latency(&[Column::Text("state"), Column::Number("all threads")]);
+        let mut text = table(&columns, rows);
+        let states: Vec<ThreadState> = report.total.iter().map(|total| total.state).collect();
+        let names = states.iter().map(|state| Column::Number(state.name()));
+        let columns: Vec<_> = [Column::Text(self.by.name())].into_iter().chain(names).collect();
+        let rows = self.shown(&report.groups).iter().map(|group| {
+            let time = |state: &ThreadState| {
+                let time = group.states.iter().find(|time| time.state == *state);
+                time.map_or_else(|| "-".to_owned(), |time| span(time.total_ns))
+            };
+            std::iter::once(group.group.to_string()).chain(states.iter().map(time)).collect()
+        });
+        text += &titled("Who was awake longest", &columns, rows.collect());
+        text += &more(self.shown(&report.groups).len(), report.groups_total);
+        let columns = [Column::Text("slept"), Column::Text("until woken by"), Column::Number("all of it")];
+        let rows = self.shown(&report.wakers).iter().map(|pair| {
+            let sum = span(pair.lasted.summary.total_ns);
+            row([pair.sleeper.to_string(), pair.waker.to_string(), sum], &pair.lasted)
+        });
+        text += &titled("Who ended the longest sleeps", &with_latency(&columns), rows.collect());
+        text += &more(self.shown(&report.wakers).len(), report.wakers_total);
+        text + &if_any(report.others, |n| format!("  {n} among pairs that were too many to keep apart\n"))
+    }
+
     pub(super) fn latency(&self, report: &LatencyReport) -> String {
         let total = &report.total;
         let kinds: [(&str, &Latencies); 5] = [
