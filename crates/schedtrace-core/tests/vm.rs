@@ -8,10 +8,12 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
 use libbpf_rs::{MapCore, ObjectBuilder};
+use schedtrace_core::analysis::{self, Explain, Mechanism, Options, Subject};
 use schedtrace_core::live::{Aspect, Collector, ShardPolicy, State};
 use schedtrace_core::system::{Locality, Topology};
 use schedtrace_core::{
@@ -98,6 +100,49 @@ fn vm_shards_follow_caches_and_nodes() {
             assert_eq!(on, account.delivered, "{name}: {ring:?}");
         }
     }
+}
+
+/// A process that spins in a cgroup of its own, with a fifth of a CPU; both go with it.
+struct Throttled(Child);
+
+const QUOTA: &str = "/sys/fs/cgroup/schedtrace-quota";
+
+impl Throttled {
+    fn start() -> Self {
+        fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu").unwrap();
+        fs::create_dir(QUOTA).unwrap();
+        fs::write(format!("{QUOTA}/cpu.max"), "20000 100000").unwrap();
+        let spin = format!("echo $$ > {QUOTA}/cgroup.procs; while :; do :; done");
+        let child = Self(Command::new("sh").args(["-c", &spin]).spawn().unwrap());
+        while fs::read_to_string(format!("{QUOTA}/cgroup.procs")).unwrap().is_empty() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        child
+    }
+}
+
+impl Drop for Throttled {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        let _ = fs::remove_dir(QUOTA);
+    }
+}
+
+/// Linux 6.18 throttles tasks, and tests on such a kernel see that; kernels before it throttle a queue with all that is on it.
+#[test]
+fn vm_a_cpu_quota_is_told_as_one() {
+    let throttled = Throttled::start();
+    let mut collector = support::collector().duration(Duration::from_secs(2)).start().unwrap();
+    let subject = Subject::Process(throttled.0.id());
+    let report = analysis::run(&mut collector, Explain::study(subject, Options::default())).unwrap();
+    let told = fs::read_to_string(format!("{QUOTA}/cpu.stat")).unwrap();
+    drop(throttled);
+    let answer = report.answer;
+    assert_eq!(answer.mechanism, Some(Mechanism::Throttled), "{told}\n{answer:#?}");
+    assert_eq!(answer.contention_source.unwrap().cgroup.as_deref(), Some("/schedtrace-quota"));
+    let share = answer.steps.iter().find(|step| step.mechanism == Mechanism::Throttled).unwrap().share_ratio;
+    assert!(share > 0.5, "{share} of the window, of which four fifths have no quota");
 }
 
 #[test]
