@@ -23,8 +23,10 @@
 //!   any other moves the task from one queue to another.
 //! - A CPU's first switch tells who had it since the recording began, if nothing else was heard of that task.
 
-use crate::event::{Batch, Context, Cpu, Event, EventKind, Migrate, Nanos, Snapshot, Switch};
-use crate::event::{Doing, TaskId, TaskState, TaskStatus, Waker, WakeupNew, Waking};
+mod recall;
+
+use crate::event::{Batch, Context, Cpu, Event, EventKind, Migrate, Nanos, Switch};
+use crate::event::{TaskId, TaskState, Waker, WakeupNew, Waking};
 use crate::source::Meta;
 use crate::system::Topology;
 
@@ -751,71 +753,6 @@ impl States {
         }
         let migrated = Migrated { at: now, task, from: migrate.from, to: migrate.to, placed };
         out.migrated(&migrated, &self.seen());
-    }
-
-    /// Who ran or waited at the start. The events between the start and the snapshot know better.
-    fn snapshot(&mut self, cpu: CpuRef, snapshot: &Snapshot) {
-        self.cpus.silence_is_idle = !self.doubt.of_snapshot() && !self.tasks.filtered();
-        if snapshot.task.is_idle() {
-            return;
-        }
-        let task = self.tasks.find(snapshot.task);
-        if !matches!(self.state(task), State::Unknown) {
-            return;
-        }
-        let from = self.started.unwrap_or(self.now);
-        if !snapshot.running {
-            let cause = Cause::AtStart;
-            self.begin_wait(task, Waiting { from, cause, cpu, since: from, tentative: false, enqueued: None });
-        } else if self.cpus.at(cpu).fresh {
-            self.set(task, State::Running(cpu));
-            self.cpus.at_mut(cpu).take(task, &self.tasks);
-        }
-    }
-
-    /// What a task was doing before the first event, if nothing was heard of it yet.
-    fn recall(&mut self, status: &TaskStatus) {
-        let Some(cpu) = self.cpu(status.cpu) else { return };
-        let fresh = self.cpus.at(cpu).fresh;
-        // Whoever says what all were doing says so of every CPU that was heard of.
-        self.cpus.silence_is_idle = !self.tasks.filtered();
-        let since = status.since.max(self.started.unwrap_or_default());
-        if status.task.is_idle() {
-            if fresh {
-                let on = if matches!(status.doing, Doing::Running(_)) { Occupant::Idle } else { Occupant::Unseen };
-                self.cpus.recall(cpu, since, on, &self.tasks);
-            }
-            return;
-        }
-        let task = self.tasks.find(status.task);
-        if !matches!(self.state(task), State::Unknown) {
-            return;
-        }
-        let wait = |cause| Waiting { from: since, cause, cpu, since, tentative: false, enqueued: None };
-        let (mut held, mut asleep) = (None, None);
-        let state = match status.doing {
-            Doing::Running(woken) if fresh => {
-                held = woken;
-                self.cpus.recall(cpu, since, Occupant::Task(task), &self.tasks);
-                State::Running(cpu)
-            }
-            Doing::Running(_) | Doing::Unknown => State::Lost,
-            Doing::Waking(waker, state) => {
-                asleep = Some(Asleep { from: since, state: Some(state), cpu });
-                State::Waiting(Waiting { tentative: true, ..wait(Cause::Woken(waker)) })
-            }
-            Doing::Woken(waker) => State::Waiting(wait(Cause::Woken(waker))),
-            Doing::Preempted(by) => State::Waiting(wait(Cause::Preempted(by))),
-            Doing::Throttled => State::Waiting(wait(Cause::Throttled)),
-            Doing::New(by) => State::Waiting(wait(Cause::New(by))),
-            Doing::Waiting => State::Waiting(wait(Cause::AtStart)),
-            Doing::Asleep(state) => State::Blocked(Asleep { from: since, state: Some(state), cpu }),
-        };
-        if let Some(thread) = self.thread(task) {
-            thread.segments.clear();
-            (thread.state, thread.ran_on) = (state, Some(cpu));
-            (thread.held, thread.asleep) = (held, asleep);
-        }
     }
 
     fn free(&mut self, task: TaskId) {
