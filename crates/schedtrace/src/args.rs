@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 use schedtrace_core::EventFilter;
-use schedtrace_core::analysis::{GroupBy, ReportName};
+use schedtrace_core::analysis::{GroupBy, ReportName, Subject};
 #[cfg(feature = "live")]
 use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
 #[cfg(feature = "live")]
@@ -278,21 +278,34 @@ pub(crate) struct WindowArgs {
     pub(crate) to: Option<Time>,
 }
 
+/// Whose part of a trace.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SubjectArgs {
+    /// This process
+    #[arg(short, long, value_name = "PID")]
+    pid: Option<u32>,
+    /// This thread
+    #[arg(short, long, value_name = "TID", conflicts_with = "pid")]
+    tid: Option<u32>,
+}
+
+impl SubjectArgs {
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        self.tid.map(Subject::Thread).or(self.pid.map(Subject::Process))
+    }
+}
+
 /// Explain a window of a thread or a process: what it waited for, what that waited for, and so on
 ///
-/// What it did makes up the window. Record the groups `irq`, `block` and `futex` too, so that interrupts, disks and locks have
+/// By itself, it explains whoever ran last. What it did makes up the window. Record the groups `irq`, `block` and `futex` too, so that interrupts, disks and locks have
 /// names: schedtrace record --events default,irq,block,futex
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExplainArgs {
     /// The trace
     #[arg(value_name = "DIR")]
     pub(crate) trace: PathBuf,
-    /// A process [default: whoever ran last]
-    #[arg(short, long, value_name = "PID")]
-    pub(crate) pid: Option<u32>,
-    /// A thread
-    #[arg(short, long, value_name = "TID", conflicts_with = "pid")]
-    pub(crate) tid: Option<u32>,
+    #[command(flatten)]
+    pub(crate) subject: SubjectArgs,
     #[command(flatten)]
     pub(crate) window: WindowArgs,
     /// For programs: docs/json.md says what stands where
@@ -309,12 +322,8 @@ pub(crate) struct TimelineArgs {
     /// What the lanes are
     #[arg(long, value_name = "WHAT", default_value = "cpu")]
     pub(crate) by: LanesArg,
-    /// Only the threads of this process
-    #[arg(short, long, value_name = "PID")]
-    pub(crate) pid: Option<u32>,
-    /// Only this thread
-    #[arg(short, long, value_name = "TID", conflicts_with = "pid")]
-    pub(crate) tid: Option<u32>,
+    #[command(flatten)]
+    pub(crate) subject: SubjectArgs,
     /// How many columns
     #[arg(long, value_name = "N", default_value_t = 80)]
     pub(crate) columns: u16,

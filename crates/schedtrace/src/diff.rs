@@ -50,7 +50,7 @@ struct Part<'a> {
 
 impl<'a> Part<'a> {
     fn read(path: &'a Path, stretch: Option<Stretch>, ends: [&str; 2], recorder: bool) -> Result<Self, Failure> {
-        let Trace { mut reader, from, until } = window::open_between(path, stretch.unwrap_or_default(), ends)?;
+        let Trace { mut reader, from, until, .. } = window::open_between(path, stretch.unwrap_or_default(), ends)?;
         let options = Options { from, until, include_recorder: recorder, ..Options::default() };
         let profile = analysis::run(&mut reader, Study::<Profile>::new(options))?;
         Ok(Self { path, meta: reader.meta().clone(), profile })

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use schedtrace_core::analysis::{self, Explain, Explained, Mechanism, Options, Severity, Step, Subject};
+use schedtrace_core::analysis::{self, Explain, Explained, Mechanism, Options, Severity, Step};
 use schedtrace_core::{Error, Meta, Source};
 
 use crate::args::ExplainArgs;
@@ -17,12 +17,8 @@ const WORTH: f64 = 0.005;
 const PARTS: usize = 12;
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
-    let Trace { mut reader, from, until } = window::open(&args.trace, &args.window)?;
-    let subject = match (args.tid, args.pid) {
-        (Some(tid), _) => Subject::Thread(tid),
-        (None, Some(pid)) => Subject::Process(pid),
-        (None, None) => Subject::Last,
-    };
+    let Trace { mut reader, from, until, .. } = window::open(&args.trace, &args.window)?;
+    let subject = args.subject.subject().unwrap_or_default();
     let report = analysis::run(&mut reader, Explain::study(subject, Options { from, until, ..Options::default() }))?;
     if report.answer.subject.is_none() {
         let why = format!("nothing of {subject} was recorded in that window: `schedtrace report` tells who was there");

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     if !args.names.is_empty() {
         return reports::run(args);
     }
-    let Trace { mut reader, from, until } = window::open(&args.trace, &args.window)?;
+    let Trace { mut reader, from, until, .. } = window::open(&args.trace, &args.window)?;
     // As text, the columns of a row come from several lists, so that all of them are needed in whole.
     let top = if args.json { args.top } else { args.top.max(JOINED) };
     let options =

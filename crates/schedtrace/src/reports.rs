@@ -47,7 +47,7 @@ pub(crate) fn help() -> Result<(), Failure> {
 }
 
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
-    let Trace { mut reader, from, until } = window::open(&args.trace, &args.window)?;
+    let Trace { mut reader, from, until, .. } = window::open(&args.trace, &args.window)?;
     let options = Options {
         by: args.by,
         top: args.top,

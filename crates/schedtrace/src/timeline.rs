@@ -2,9 +2,7 @@
 
 use std::io::Write;
 
-use schedtrace_core::analysis::{
-    self, Answered, Lane, Lanes, Options, Subject, Timeline, TimelineOptions, TimelineReport,
-};
+use schedtrace_core::analysis::{self, Answered, Lane, Lanes, Options, Timeline, TimelineOptions, TimelineReport};
 use schedtrace_core::{Meta, Nanos, Source};
 
 use crate::args::{LanesArg, TimelineArgs};
@@ -17,12 +15,10 @@ use crate::{Failure, print_json};
 const NAME: usize = 24;
 
 pub(crate) fn run(args: &TimelineArgs) -> Result<(), Failure> {
-    let Trace { mut reader, from, until } = window::open(&args.trace, &args.window)?;
-    let whole = reader.info()?.window;
-    let window = until.unwrap_or(whole.until_ns).min(whole.until_ns) - from.unwrap_or(whole.from_ns).max(whole.from_ns);
+    let Trace { mut reader, from, until, window } = window::open(&args.trace, &args.window)?;
     let columns = u64::from(args.columns.max(1));
-    let resolution = args.resolution.map_or(Nanos(window.0.div_ceil(columns)), Nanos::from);
-    let subject = args.tid.map(Subject::Thread).or(args.pid.map(Subject::Process));
+    let resolution = args.resolution.map_or(Nanos(window.duration_ns.0.div_ceil(columns)), Nanos::from);
+    let subject = args.subject.subject();
     let lanes = match args.by {
         // Who asks for tasks wants to see tasks.
         _ if subject.is_some() => Lanes::Tasks,

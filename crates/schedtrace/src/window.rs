@@ -15,6 +15,8 @@ pub(crate) struct Trace {
     pub(crate) reader: TraceReader,
     pub(crate) from: Option<Nanos>,
     pub(crate) until: Option<Nanos>,
+    /// The part, with the edges of the recording where no others were given.
+    pub(crate) window: Window,
 }
 
 /// Opens a trace for what lies between two times.
@@ -42,7 +44,9 @@ pub(crate) fn open_between(dir: &Path, stretch: Stretch, names: [&str; 2]) -> Re
             return Err(Error::Invalid(why));
         }
     }
-    Ok(Trace { reader: trace.between(from, until), from, until })
+    let begin = from.unwrap_or(whole.from_ns).max(whole.from_ns);
+    let window = Window::new(begin, until.unwrap_or(whole.until_ns).min(whole.until_ns));
+    Ok(Trace { reader: trace.between(from, until), from, until, window })
 }
 
 /// What was recorded where, and which part of it is looked at.

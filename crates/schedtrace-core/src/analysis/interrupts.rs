@@ -9,7 +9,8 @@ use super::nested::{Nested, Served, Service};
 use super::question::{About, Counts, Question};
 use super::states::{CpuRef, Observer, Occupant, Seen, Switched};
 use super::study::Scope;
-use super::tables::{MAX_CPUS, Table, named};
+use super::tables::{Table, named};
+use super::timeline::MAX_CPUS;
 use crate::event::{Cpu, Event, EventKind, Ipi, Nanos, Softirq};
 
 /// Interrupts that were served, of three sorts: of devices, of software, and from other CPUs.

@@ -2,7 +2,8 @@
 
 use super::states::{CpuRef, Occupant, Seen};
 use super::study::Scope;
-use super::tables::{MAX_CPUS, Table};
+use super::tables::Table;
+use super::timeline::MAX_CPUS;
 use crate::event::{Cpu, Event, EventKind, Ipi, NameId, Nanos, Softirq};
 
 /// No kernel nests deeper: a few hard interrupts over one soft one.

@@ -8,7 +8,8 @@ use super::measure::{Latencies, Measure};
 use super::question::{About, Question};
 use super::states::{CpuRef, Observer, Seen};
 use super::study::Scope;
-use super::tables::{MAX_CPUS, Mean, Table};
+use super::tables::{Mean, Table};
+use super::timeline::MAX_CPUS;
 use crate::event::{Cpu, Event, EventKind, Nanos};
 
 /// So many idle states of one CPU are kept apart; the kernel has at most ten (`CPUIDLE_STATE_MAX`).

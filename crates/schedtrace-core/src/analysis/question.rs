@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::groups::Gone;
 use super::loss::{Completeness, Losses};
-use super::runqueue::WaitCounts;
 use super::states::{Cause, Observer, Seen, Slept, States, WaitEnd, Waited};
 use super::study::Scope;
 use super::{Analysis, Options, Tasks};
@@ -307,12 +306,5 @@ impl Scope {
             wait if from == wait.from && wait.end == WaitEnd::Ran && wait.cause != Cause::AtStart => Counts::Sample(ns),
             _ => Counts::Censored(ns),
         })
-    }
-}
-
-impl WaitCounts {
-    pub(super) fn add(&mut self, ns: u64) {
-        use super::groups::Merge;
-        self.merge(&Self { waits: 1, wait_ns: ns, longest_ns: ns });
     }
 }

@@ -160,8 +160,9 @@ impl Merge for WaitCounts {
 }
 
 impl WaitCounts {
-    fn one(ns: u64) -> Self {
-        Self { waits: 1, wait_ns: ns, longest_ns: ns }
+    /// One more, of this length.
+    pub(super) fn add(&mut self, ns: u64) {
+        self.merge(&Self { waits: 1, wait_ns: ns, longest_ns: ns });
     }
 }
 
@@ -211,7 +212,7 @@ impl RunQueue {
         let Some((from, until)) = scope.clip_wait(wait.from, wait.until) else { return false };
         let ns = (until - from).0;
         if wait.doubtful {
-            self.cut.at(row).in_loss.merge(&WaitCounts::one(ns));
+            self.cut.at(row).in_loss.add(ns);
             if wait.end == WaitEnd::Unseen || !scope.include_doubtful {
                 return false;
             }
@@ -223,11 +224,11 @@ impl RunQueue {
             Some(at) => {
                 let row = self.rows.at(row);
                 row.wait.record(ns);
-                row.causes[at].merge(&WaitCounts::one(ns));
+                row.causes[at].add(ns);
                 row.migrated += u64::from(wait.migrated);
                 self.causes[at].record(ns);
             }
-            None => self.cut.at(row).censored.merge(&WaitCounts::one(ns)),
+            None => self.cut.at(row).censored.add(ns),
         }
         if ns > 0 && scope.worst > 0 && (self.worst.len() < scope.worst || ns > self.least) {
             self.rank(from, ns, sample.is_none(), wait, scope, seen);

@@ -12,8 +12,6 @@ use crate::event::{NameId, Nanos, TaskId};
 
 /// So many keys have a row in one table.
 pub(super) const MAX_KEYS: usize = 1 << 12;
-/// So many CPUs have a row: the largest `NR_CPUS` that distributions build with.
-pub(super) const MAX_CPUS: usize = 1 << 13;
 /// So many keys are told apart in one tally.
 const MAX_TALLIED: usize = 64;
 

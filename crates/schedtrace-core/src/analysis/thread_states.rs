@@ -10,8 +10,8 @@ use super::runqueue::{CauseKind, WaitCounts};
 use super::states::{CpuRef, Observer, Ran, Seen, SleepEnd, Slept, Waited};
 use super::study::Scope;
 use super::tables::{Pair, Table};
-use super::wakeups::WakerGroup;
-use crate::event::{Context, Cpu, Event, EventKind, Nanos, TaskId, TaskState, Waker};
+use super::wakeups::{WakerGroup, of_waker};
+use crate::event::{Cpu, Event, EventKind, Nanos, TaskId, TaskState};
 
 /// So many sleeps wait for the end of the call in which they were; of more tasks, none is known to be at a futex.
 const MAX_PENDING: usize = 1 << 16;
@@ -247,16 +247,6 @@ impl ThreadStates {
     }
 }
 
-fn waker(end: SleepEnd, seen: &Seen<'_>) -> Option<GroupIx> {
-    match end {
-        SleepEnd::Woken(Waker::Task(task)) => Some(seen.tasks.group_of(seen.tasks.known(task))),
-        SleepEnd::Woken(Waker::Interrupt(Context::Softirq)) => Some(GroupIx::SOFTIRQ),
-        SleepEnd::Woken(Waker::Interrupt(Context::Nmi)) => Some(GroupIx::NMI),
-        SleepEnd::Woken(Waker::Interrupt(_)) => Some(GroupIx::HARDIRQ),
-        SleepEnd::Open | SleepEnd::Unseen => None,
-    }
-}
-
 impl Observer for ThreadStates {
     fn ran(&mut self, ran: &Ran, seen: &Seen<'_>) {
         let Some(row) = self.scope.row(ran.task, ran.span.cpu, seen) else { return };
@@ -282,12 +272,12 @@ impl Observer for ThreadStates {
         let whole = matches!(slept.end, SleepEnd::Woken(_)) && slept.state.is_some();
         let state = ThreadState::of_sleep(slept.state);
         let spent = Spent { task, row, cpu, from, until, state, whole, doubtful };
-        if let Some(waker) = waker(slept.end, seen)
+        if let SleepEnd::Woken(waker) = slept.end
             && whole
             && !doubtful
             && self.scope.contains(until)
             && self.scope.contains(from)
-            && let Some(pair) = self.pairs.at(Pair(seen.tasks.group_of(slept.task), waker))
+            && let Some(pair) = self.pairs.at(Pair(seen.tasks.group_of(slept.task), of_waker(waker, seen)))
         {
             pair.record(from, (until - from).0, cpu, Some(task), seen);
         }

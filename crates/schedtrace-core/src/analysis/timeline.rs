@@ -7,7 +7,7 @@ use super::tasks::{TaskRef, Tasks};
 use crate::event::{Cpu, Nanos, TaskId};
 
 /// So many CPUs are told apart (the largest `NR_CPUS` that distributions build with); events on more are ignored.
-const MAX_CPUS: usize = 1 << 13;
+pub(super) const MAX_CPUS: usize = 1 << 13;
 /// So many intervals are remembered of all CPUs together, 16 MiB, but of each one at least and at most so many: a wait of
 /// a second on a busy CPU spans ten thousand.
 const INTERVALS: usize = 1 << 20;

@@ -4,14 +4,14 @@ use hashbrown::HashMap;
 use serde::Serialize;
 
 use super::cpu_time::ratio;
-use super::groups::{Gone, Group, GroupIx, Merge};
+use super::groups::{Gone, Group, Merge};
 use super::measure::{Latencies, Measure};
 use super::question::{About, Counts, Question};
 use super::states::{Cause, Observer, Seen, Waited, Woken};
 use super::study::Scope;
 use super::tables::{Pair, Table};
-use super::wakeups::WakerGroup;
-use crate::event::{Context, Cpu, TaskId, Waker};
+use super::wakeups::{WakerGroup, of_waker};
+use crate::event::{Cpu, TaskId};
 use crate::source::Meta;
 use crate::system::{Locality, Topology};
 
@@ -115,15 +115,6 @@ pub struct Wakers {
 /// So many woken tasks are followed until they run.
 const MAX_WOKEN: usize = 1 << 16;
 
-fn group(waker: Waker, seen: &Seen<'_>) -> GroupIx {
-    match waker {
-        Waker::Interrupt(Context::Softirq) => GroupIx::SOFTIRQ,
-        Waker::Interrupt(Context::Nmi) => GroupIx::NMI,
-        Waker::Interrupt(_) => GroupIx::HARDIRQ,
-        Waker::Task(task) => seen.tasks.group_of(seen.tasks.known(task)),
-    }
-}
-
 impl Observer for Wakers {
     fn woken(&mut self, woken: &Woken, seen: &Seen<'_>) {
         if self.scope.contains(woken.at) && !seen.tasks.left_out(woken.task) && !woken.new {
@@ -141,7 +132,7 @@ impl Observer for Wakers {
         let Cause::Woken(waker) = wait.cause else { return };
         let woken_on = self.woken_on.remove(&wait.task.id);
         let Some(Counts::Sample(ns)) = self.scope.wait(wait, seen) else { return };
-        if let Some(row) = self.pairs.at(Pair(group(waker, seen), seen.tasks.group_of(wait.task))) {
+        if let Some(row) = self.pairs.at(Pair(of_waker(waker, seen), seen.tasks.group_of(wait.task))) {
             row.latency.record(wait.from, ns, wait.cpu.cpu, Some(wait.task.id), seen);
             row.on_wakers_cpu += u64::from(woken_on == Some(wait.cpu.cpu));
         }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::groups::{Gone, Group, GroupIx, Merge, Pairs, Rows};
 use super::states::{Seen, Woken};
 use super::study::Scope;
-use crate::event::Context;
+use crate::event::{Context, Waker};
 
 /// Wakeups in the window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -72,6 +72,24 @@ pub enum WakerGroup {
     },
 }
 
+/// The group of the wakers that are interrupts of this kind; none of tasks.
+fn of_interrupt(context: Context) -> Option<GroupIx> {
+    match context {
+        Context::Task => None,
+        Context::Softirq => Some(GroupIx::SOFTIRQ),
+        Context::Hardirq => Some(GroupIx::HARDIRQ),
+        Context::Nmi => Some(GroupIx::NMI),
+    }
+}
+
+/// The group of a waker.
+pub(super) fn of_waker(waker: Waker, seen: &Seen<'_>) -> GroupIx {
+    match waker {
+        Waker::Interrupt(context) => of_interrupt(context).unwrap_or(GroupIx::HARDIRQ),
+        Waker::Task(task) => seen.tasks.group_of(seen.tasks.known(task)),
+    }
+}
+
 impl WakerGroup {
     pub(super) fn of(waker: GroupIx, seen: &Seen<'_>) -> Self {
         let interrupt = |context| Self::Interrupt { context };
@@ -122,12 +140,7 @@ impl Wakeups {
             from_interrupt: u64::from(interrupt),
             new_tasks: u64::from(woken.new),
         });
-        let waker = match woken.context {
-            Context::Task => seen.tasks.group_of(woken.current),
-            Context::Softirq => GroupIx::SOFTIRQ,
-            Context::Hardirq => GroupIx::HARDIRQ,
-            Context::Nmi => GroupIx::NMI,
-        };
+        let waker = of_interrupt(woken.context).unwrap_or_else(|| seen.tasks.group_of(woken.current));
         self.pairs.add(seen.tasks.group_of(woken.task), waker, 1);
     }
 

@@ -18,9 +18,7 @@ use self::history::{Doing, History, Past};
 use self::walk::{Key, Node, Walk, What};
 use super::cpu_time::ratio;
 use super::question::{About, Answered, Question, Study};
-use super::states::{
-    CpuRef, Left, Migrated, Observer, Ran, Seen, Slept, Span, States, Switched, TaskRef, Waited, Woken,
-};
+use super::states::{CpuRef, Left, Observer, Ran, Seen, Slept, Span, States, Switched, Waited, Woken};
 use super::study::Scope;
 use super::tasks::Who;
 use super::{Options, Tasks};
@@ -568,14 +566,8 @@ impl Observer for Explain {
     fn woken(&mut self, woken: &Woken, seen: &Seen<'_>) {
         self.history.woken(woken, seen);
     }
-    fn migrated(&mut self, migrated: &Migrated, seen: &Seen<'_>) {
-        self.history.migrated(migrated, seen);
-    }
     fn happened(&mut self, event: &Event, cpu: CpuRef, seen: &Seen<'_>) {
         self.history.happened(event, cpu, seen);
-    }
-    fn started_unseen(&mut self, at: Nanos, task: TaskRef, seen: &Seen<'_>) {
-        self.history.started_unseen(at, task, seen);
     }
 }
 
