@@ -512,3 +512,18 @@ fn threads_that_ended_long_ago_are_remembered() {
         assert_eq!(told(&report.answer.steps), [(Mechanism::Absent, 0, 10_100), (Mechanism::Running, 1, 100)]);
     }
 }
+
+#[test]
+fn whoever_works_before_it_wakes_another_takes_the_time_of_that_one() {
+    let stream = stream()
+        .cpus(&[0, 1])
+        .switch(1_050, 1, IDLE, R, 2)
+        .switch(1_100, 0, 1, S, IDLE)
+        .waking(1_900, 1, 2, 1, 0)
+        .switch(1_910, 0, IDLE, R, 1);
+    let report = explain(stream, Subject::Thread(1));
+    assert_eq!((report.answer.mechanism, source(&report)), (Some(Mechanism::Blocked), (2, 800)));
+    let told = &report.answer.recommendation;
+    assert_eq!(told.action, "look at what second[2] does before it wakes subject[1]");
+    assert_eq!(told.reason, "subject[1] slept until second[2] was done");
+}

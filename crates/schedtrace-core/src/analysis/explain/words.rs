@@ -105,13 +105,14 @@ struct Leaf {
 }
 
 /// The ends of all chains: what there is no further reason for.
-fn leaves(node: &Node, above: Option<Key>, victim: Option<TaskId>, out: &mut Vec<Leaf>) {
+/// `above` is the step they belong to, and whose that is.
+fn leaves(node: &Node, above: Option<(Key, Option<TaskId>)>, victim: Option<TaskId>, out: &mut Vec<Leaf>) {
     for (key, step) in &node.steps {
         if step.steps.is_empty() {
             out.push(leaf(*key, above, victim, step.ns));
         } else {
             let below = if is_of_waker(key.mechanism) { key.who.or(victim) } else { victim };
-            leaves(step, Some(*key), below, out);
+            leaves(step, Some((*key, victim)), below, out);
         }
     }
 }
@@ -121,19 +122,19 @@ pub(super) const fn is_of_waker(mechanism: Mechanism) -> bool {
     matches!(mechanism, Mechanism::Futex | Mechanism::Blocked)
 }
 
-fn leaf(key: Key, above: Option<Key>, victim: Option<TaskId>, ns: u64) -> Leaf {
+fn leaf(key: Key, above: Option<(Key, Option<TaskId>)>, victim: Option<TaskId>, ns: u64) -> Leaf {
     let Key { mechanism, who, what, .. } = key;
     // Whoever lets a task go on did not stop it.
     let who = who.filter(|_| mechanism != Mechanism::Stopped);
-    let above = above.map(|key| (key.mechanism, key.what));
-    let (mechanism, what) = match (mechanism, above) {
-        (Mechanism::HeldBy, Some((Mechanism::Preempted, _))) => (Mechanism::Preempted, what),
-        (Mechanism::HeldBy, _) => (Mechanism::RunQueue, what),
-        // Whoever had the lock worked.
-        (Mechanism::Running, Some((Mechanism::Futex, futex))) => (Mechanism::Futex, futex),
+    let above = above.map(|(key, whose)| (key.mechanism, key.what, whose));
+    let (mechanism, what, victim) = match (mechanism, above) {
+        (Mechanism::HeldBy, Some((Mechanism::Preempted, ..))) => (Mechanism::Preempted, what, victim),
+        (Mechanism::HeldBy, _) => (Mechanism::RunQueue, what, victim),
+        // Whoever had the lock worked: that took the time of whoever slept.
+        (Mechanism::Running, Some((Mechanism::Futex, futex, sleeper))) => (Mechanism::Futex, futex, sleeper),
         // Whoever had to wake it worked.
-        (Mechanism::Running, Some((Mechanism::Blocked, _))) => (Mechanism::Blocked, what),
-        _ => (mechanism, what),
+        (Mechanism::Running, Some((Mechanism::Blocked, _, sleeper))) => (Mechanism::Blocked, what, sleeper),
+        _ => (mechanism, what, victim),
     };
     Leaf { mechanism, who, what, victim, ns }
 }
