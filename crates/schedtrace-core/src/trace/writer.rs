@@ -231,6 +231,16 @@ impl TraceWriter {
         self.retention.removed().rows
     }
 
+    /// Waits until all segments that were cut are at rest, so that a test does not depend on how fast that goes.
+    #[cfg(test)]
+    pub(super) fn settle(&mut self) -> Result<()> {
+        while !self.unsealed.is_empty() {
+            let sealed = self.sealer.done.recv().map_err(|_| self.sealer.died())?;
+            self.note(sealed?);
+        }
+        Ok(())
+    }
+
     fn in_flight_bytes(&self) -> u64 {
         self.unsealed.iter().map(|waiting| waiting.bytes).sum::<u64>() + self.flight.as_ref().map_or(0, Flight::bytes)
     }

@@ -58,12 +58,12 @@ fn live_explain_as_long_as_perf_and_runqlat_say() {
     let said = RefCell::new((String::new(), Ok(String::new())));
     let work = |recorder: &dyn Fn() -> Recorder| {
         let mut process = Process::start("several");
-        let (perf, runqlat) = (Perf::start().unwrap(), Runqlat::start(process.id()));
+        // What the others see we see too: they begin later, and end earlier.
         let recorder = recorder();
+        let (perf, runqlat) = (Perf::start().unwrap(), Runqlat::start(process.id()));
         let measured = process.work();
-        let recording = recorder.stop();
         *said.borrow_mut() = (perf.stop().unwrap(), runqlat.map(Runqlat::stop));
-        (measured, recording)
+        (measured, recorder.stop())
     };
     let rows = |run: &Run, table: &mut Table| {
         let (perf, runqlat) = &*said.borrow();
