@@ -2,8 +2,8 @@
 # Measures what recording and reading cost, here and beside other tracers, and writes docs/performance.md: as root, in about
 # half an hour. bench.sh [PART [ROUNDS [WORKLOAD...]]]: one part alone is stages (simulated machines, by criterion), programs
 # (the BPF side), compare (other tracers), emulated (scxtop among them, on the test kernel in an emulator; if scxtop is not
-# there, that builds it for a quarter of an hour), figures (schedtrace alone), reports (of figures, only those), events (each kind of events, for
-# docs/events.md) or page (from what was measured last).
+# there, that builds it for a quarter of an hour), figures (schedtrace alone), reports (of figures, only those), sql
+# (statements, beside DuckDB), events (each kind of events, for docs/events.md) or page (from what was measured last).
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
@@ -41,7 +41,7 @@ is_wanted() {
     [ "$part" = all ] || [ "$part" = "$1" ]
 }
 
-[[ $part =~ ^(all|stages|programs|compare|emulated|figures|reports|events|page)$ ]] || die "bench.sh has no part called $part: stages, programs, compare, emulated, figures, reports, events or page"
+[[ $part =~ ^(all|stages|programs|compare|emulated|figures|reports|sql|events|page)$ ]] || die "bench.sh has no part called $part: stages, programs, compare, emulated, figures, reports, sql, events or page"
 is_root || [[ $part =~ ^(stages|page)$ ]] || die "recording needs root: run it as root, then try again"
 scripts/setup.sh util-linux python3
 if is_wanted stages; then
@@ -67,6 +67,12 @@ if is_wanted compare || is_wanted emulated || is_wanted figures || [ "$part" = r
     ! is_wanted emulated || emulated
     [ "$part" != reports ] || TMPDIR=$work python3 scripts/bench/run.py "$program" "$results" reports
     ! is_wanted figures || TMPDIR=$work python3 scripts/bench/run.py "$program" "$results" figures
+fi
+if is_wanted sql; then
+    scripts/setup.sh linux-perf python3-venv
+    venv 'duckdb==2.0.0'
+    cargo build --release --locked --quiet -p schedtrace
+    TMPDIR=$work "$python" scripts/bench/sql.py "$CARGO_TARGET_DIR/release/schedtrace" "$results" "$rounds"
 fi
 if is_wanted events; then
     scripts/setup.sh rt-tests

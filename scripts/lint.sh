@@ -19,6 +19,7 @@ clippy() {
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features csv -- -D warnings
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features perfetto -- -D warnings
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features synthetic -- -D warnings
+    cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features sql -- -D warnings
     cargo clippy --locked -p schedtrace --all-targets --no-default-features -- -D warnings
 }
 
@@ -53,16 +54,21 @@ deny() {
 # Any two features of the library together, and each feature of the others.
 features() {
     tool cargo-hack 0.6.46
-    cargo hack check --quiet --no-dev-deps --feature-powerset --depth 2 --exclude-features vendored -p schedtrace-core
+    # `sql` with each of the others would build the engine again each time; alone, clippy has looked at it.
+    cargo hack check --quiet --no-dev-deps --feature-powerset --depth 2 --exclude-features vendored,sql -p schedtrace-core
     cargo hack check --quiet --no-dev-deps --each-feature -p schedtrace -p schedtrace-mcp -p schedtrace-tui
 }
 
-# The oldest Rust that the manifests promise.
+# The oldest Rust that the manifests promise: that of the workspace without `sql`, and that of the command with it.
 msrv() {
     local version
     version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
     toolchain "$version"
-    cargo "+$version" check --quiet --locked --workspace --all-targets
+    cargo "+$version" check --quiet --locked --workspace --exclude schedtrace --all-targets
+    cargo "+$version" check --quiet --locked --ignore-rust-version -p schedtrace --all-targets --no-default-features --features live
+    version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' crates/schedtrace/Cargo.toml)
+    toolchain "$version"
+    cargo "+$version" check --quiet --locked -p schedtrace
 }
 
 # What only this rustdoc tells: it is nightly's alone.

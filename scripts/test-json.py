@@ -146,12 +146,21 @@ with tempfile.TemporaryDirectory() as scratch:
         everything = ["--events", "all", "--calls", "0,1", "-o", events, "--", "sh", "-c", WORK, file]
         subprocess.run([program, "record", "--user", "root", *everything], stderr=subprocess.DEVNULL, check=True)
         of_trace("a recording of all events", events)
+        # What fires at once is written, with what fired; and a folder of traces is told as one.
+        flights = str(Path(scratch) / "flights")
+        flight = ["--flight", "2s", "--trigger", "runqueue_latency > 1us", "--flight-dumps", "1", "-o", flights]
+        subprocess.run([program, "record", "--user", "root", *flight, "-d", "2s"], stderr=subprocess.DEVNULL, check=True)
+        dumps = sorted(Path(flights).iterdir())
+        check("one trace of a flight", len(dumps) == 1, str(dumps))
+        of_trace("a flight", str(dumps[0]))
+        (Path(flights) / "none.schedtrace" / "events").mkdir(parents=True)
+        valid("info of a folder", "folder", printed("info", "--json", flights))
         os.chmod(scratch, 0o755)
         asked = shutil.copy(program, Path(scratch) / "schedtrace")
         as_nobody = subprocess.run([asked, "doctor", "--json"], stdout=subprocess.PIPE, user=NOBODY, group=NOBODY)
         valid("doctor, as nobody", "doctor", json.loads(as_nobody.stdout))
         named = {}
-        for name in ("report", "reports", "explain", "diff", "timeline", "info", "doctor", "repair"):
+        for name in ("report", "reports", "explain", "diff", "timeline", "info", "folder", "doctor", "repair"):
             properties(schema["$defs"][name], name, named)
         unseen = [path for inner, path in named.items() if inner not in seen]
         check(f"each of {len(named)} properties was seen", not unseen, ", ".join(unseen))

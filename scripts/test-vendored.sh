@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
 scripts/setup.sh "${vendored_needs[@]}"
-cargo build --quiet --locked -p schedtrace --features vendored
+cargo build --quiet --locked -p schedtrace --no-default-features --features vendored
 needed=$(ldd "$CARGO_TARGET_DIR/debug/schedtrace" | awk '{ print $1 }')
 echo "$needed"
 if grep -E 'libelf|libz|libbpf' <<<"$needed"; then

@@ -12,7 +12,7 @@ mount -t tmpfs run /run
 mount -t tmpfs vartmp /var/tmp
 mkdir /run/out
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 out /run/out || poweroff -f
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp RUST_BACKTRACE=0
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp RUST_BACKTRACE=0 SCHEDTRACE_VM=1
 ip link set lo up
 cd /tmp || poweroff -f
 {

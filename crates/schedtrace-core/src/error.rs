@@ -77,6 +77,9 @@ pub enum Error {
         /// Where and how.
         why: String,
     },
+    /// A query that cannot be answered.
+    #[error("cannot answer the query: {0}")]
+    Query(String),
     /// A sink failed or panicked; the others went on.
     #[error("the {sink} sink failed: {why}")]
     Sink {

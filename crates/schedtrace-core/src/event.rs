@@ -21,6 +21,7 @@ pub(crate) use field::choice;
 #[cfg(any(feature = "csv", feature = "perfetto", feature = "trace"))]
 pub(crate) use field::text;
 pub use field::{Address, BlockOp, FieldInfo, FieldType, Ipi, Name, NameId, Policy, Softirq, Values};
+pub(crate) use filter::number;
 pub use filter::{BadFilter, EventFilter};
 pub use kinds::*;
 pub(crate) use loss::LossCounts;
@@ -680,6 +681,8 @@ mod tests {
             LossPlace::Decode(ShardId(0)),
             LossPlace::Late,
             LossPlace::Queue("trace".into()),
+            LossPlace::RateLimit,
+            LossPlace::Elsewhere,
         ] {
             assert_eq!(place.to_string().parse(), Ok(place));
         }

@@ -52,13 +52,15 @@
 //! ```
 //!
 //! To record, see [`live`] (needs root, or `CAP_BPF` and `CAP_PERFMON`); to store and read, [`trace`]; for answers,
-//! [`analysis`].
+//! [`analysis`]; to keep only the last seconds, until something goes wrong, [`flight`].
 //!
 //! # Features
 //!
 //! - `live` (default): the running kernel as a source. Brings libbpf, which needs a C compiler, make, libelf and zlib,
 //!   and no clang.
 //! - `trace` (default): traces on disk. Brings Arrow and Parquet.
+//! - `sql`: SQL over traces and over the live window ([`query`]). Brings DataFusion, and with it an async runtime that stays
+//!   inside, and zstd, which needs a C compiler.
 //! - `perfetto`: writes Perfetto traces. Brings prost.
 //! - `csv`: writes comma-separated values.
 //! - `vendored`: `live`, with libelf and zlib linked statically.
@@ -71,10 +73,15 @@ mod error;
 mod event;
 #[cfg(any(feature = "csv", feature = "perfetto"))]
 pub mod export;
+pub mod flight;
+mod known;
 #[cfg(feature = "live")]
 pub mod live;
 pub mod merge;
 pub mod pipeline;
+#[cfg(feature = "sql")]
+pub mod query;
+mod rate_limit;
 #[cfg(all(feature = "live", feature = "trace"))]
 mod recorder;
 mod sink;
@@ -88,10 +95,11 @@ pub mod trace;
 pub use error::{Error, Result};
 pub use event::*;
 pub use pipeline::{Pipeline, SinkOutcome, Summary};
+pub use rate_limit::RateLimit;
 #[cfg(all(feature = "live", feature = "trace"))]
 pub use recorder::Recorder;
 pub use sink::{Filtered, OnFull, Sink};
-pub use source::{Account, Filters, MemorySource, Meta, Poll, Probe, RingInfo, Source, Transport};
+pub use source::{Account, Filters, Fired, MemorySource, Meta, Poll, Probe, RingInfo, Source, Transport};
 
 /// The README's example compiles.
 #[cfg(all(doctest, feature = "live"))]

@@ -36,6 +36,51 @@ pub struct Meta {
     /// What became of every event, by ring and kind. Known at the end of a live recording.
     #[serde(default)]
     pub accounts: Vec<Account>,
+    /// Why it was written, where it is what a flight recorder kept of a longer stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Fired>,
+}
+
+/// Why a part of a stream was kept: what fired, or who asked for it.
+///
+/// ```
+/// use schedtrace_core::{Fired, Nanos};
+/// let fired = Fired { what: "somebody asked".to_owned(), at_ns: Nanos(500), ..Fired::default() };
+/// assert_eq!(fired.to_string(), "somebody asked");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fired {
+    /// The trigger, as it was given; none where somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// What happened, in a sentence.
+    pub what: String,
+    /// When that was known.
+    pub at_ns: Nanos,
+    /// Whom it happened to: the name of the task, control characters replaced; empty where it concerns no task.
+    #[serde(default)]
+    pub comm: String,
+    /// Its thread id, in the initial PID namespace; 0 where that is not known.
+    #[serde(default)]
+    pub tid: u32,
+    /// Its process id; 0 where that is not known.
+    #[serde(default)]
+    pub pid: u32,
+    /// How long it took, or has taken so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ns: Option<Nanos>,
+    /// It had not ended.
+    #[serde(default)]
+    pub ongoing: bool,
+}
+
+/// What happened.
+impl std::fmt::Display for Fired {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // It may come out of a file.
+        let line: String = self.what.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        f.pad(&line)
+    }
 }
 
 /// How records travel from the kernel to the recorder.

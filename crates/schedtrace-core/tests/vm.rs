@@ -22,6 +22,11 @@ use schedtrace_core::{
 };
 use support::{Recorded, assert_switches, ping_pong, record, sleeper};
 
+/// These tests take CPUs away, and memory: no other machine than one of its own is to be used for that.
+fn in_the_emulator() {
+    assert!(std::env::var_os("SCHEDTRACE_VM").is_some(), "this needs a machine of its own: run scripts/vm-test.sh");
+}
+
 fn topology() -> Topology {
     Topology::read(Path::new("/sys")).unwrap()
 }
@@ -66,6 +71,7 @@ fn cpus_seen(recorded: &Recorded) -> BTreeSet<Cpu> {
 
 #[test]
 fn vm_shards_follow_caches_and_nodes() {
+    in_the_emulator();
     let topology = topology();
     let online: Vec<_> = topology.online().into_iter().collect();
     assert!(online.len() >= 8, "{}", topology.shape());
@@ -132,6 +138,7 @@ impl Drop for Throttled {
 /// Linux 6.18 throttles tasks, and tests on such a kernel see that; kernels before it throttle a queue with all that is on it.
 #[test]
 fn vm_a_cpu_quota_is_told_as_one() {
+    in_the_emulator();
     let throttled = Throttled::start();
     let mut collector = support::collector().duration(Duration::from_secs(2)).start().unwrap();
     let subject = Subject::Process(throttled.0.id());
@@ -147,6 +154,7 @@ fn vm_a_cpu_quota_is_told_as_one() {
 
 #[test]
 fn vm_cpus_go_off_and_come_back_while_recording() {
+    in_the_emulator();
     let (recorded, truths) = record(support::collector(), || {
         let sleepers: Vec<_> = (0..4).map(|n| sleeper(&format!("st-sleep-{n}"), 2000)).collect();
         for cpu in [3, 6] {
@@ -166,6 +174,7 @@ fn vm_cpus_go_off_and_come_back_while_recording() {
 
 #[test]
 fn vm_cpu_ids_may_have_gaps_and_new_ones_may_come() {
+    in_the_emulator();
     let offline = Offline::take(&[1, 2, 5]);
     assert_eq!(topology().online().to_string(), format!("0,3-4,6-{}", topology().cpus.len() - 1));
     for policy in ShardPolicy::ALL.map(|(_, policy)| policy) {
@@ -191,6 +200,7 @@ fn vm_cpu_ids_may_have_gaps_and_new_ones_may_come() {
 
 #[test]
 fn vm_what_the_kernel_has_is_told() {
+    in_the_emulator();
     let symbols = fs::read_to_string("/proc/kallsyms").unwrap();
     let has = |name: &str| symbols.lines().any(|line| line.split(' ').nth(2) == Some(name));
     let capabilities = Collector::capabilities();
@@ -210,6 +220,7 @@ fn vm_what_the_kernel_has_is_told() {
 
 #[test]
 fn vm_the_steps_of_a_cpu_that_goes_and_comes_are_told() {
+    in_the_emulator();
     let kinds = [Kind::HotplugEnter, Kind::HotplugExit];
     let (recorded, ()) = record(support::collector().events(kinds), || drop(Offline::take(&[6])));
     recorded.assert_balanced();
@@ -239,6 +250,7 @@ fn vm_the_steps_of_a_cpu_that_goes_and_comes_are_told() {
 
 #[test]
 fn vm_want_of_memory_is_told() {
+    in_the_emulator();
     let kinds = [Kind::ReclaimBegin, Kind::ReclaimEnd, Kind::OomKill];
     let (recorded, victim) = record(support::collector().events(kinds), || {
         // It keeps what it reads in memory, as it looks for the end of the first line.
@@ -270,6 +282,7 @@ const SCHEDULER: &[u8] = include_bytes!("sched_ext/two_queues.bpf.o");
 
 #[test]
 fn vm_what_a_scheduler_of_sched_ext_does_is_told() {
+    in_the_emulator();
     if !Path::new("/sys/kernel/sched_ext").exists() {
         println!("this kernel has no sched_ext: CONFIG_SCHED_CLASS_EXT, Linux 6.12");
         return;

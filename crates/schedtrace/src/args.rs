@@ -1,10 +1,10 @@
 //! The command line.
 
 use std::path::PathBuf;
-#[cfg(feature = "live")]
+#[cfg(any(feature = "live", feature = "sql"))]
 use std::time::Duration;
 
-#[cfg(feature = "live")]
+#[cfg(any(feature = "live", feature = "sql"))]
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 use schedtrace_core::EventFilter;
@@ -16,6 +16,8 @@ use schedtrace_core::system::CpuList;
 #[cfg(feature = "live")]
 use schedtrace_core::{Kinds, Transport, UnknownKind};
 
+#[cfg(feature = "live")]
+use crate::flight::FlightArgs;
 use crate::units::{self, Stretch, Time};
 
 /// Records what the Linux scheduler does, and explains it: why did tasks wait, who held the CPU, who woke whom, and
@@ -52,12 +54,66 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     Explain(ExplainArgs),
     Timeline(TimelineArgs),
+    #[cfg(feature = "sql")]
+    Sql(SqlArgs),
     Info(InfoArgs),
     Export(ExportArgs),
     Repair(RepairArgs),
     Mcp(McpArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+}
+
+/// Ask traces anything, in SQL: one statement, or a prompt without any
+///
+/// Tables: `.tables` and `.schema` at the prompt, or docs/tables.md. Statements can only read, and only traces. Of several
+/// traces, each table has two more columns, `host` and `trace`.
+///
+///   schedtrace sql run.schedtrace "select comm, sum(dur) from sched_slice group by comm order by 2 desc limit 5"
+///   schedtrace sql 'host=*/*.schedtrace' "select host, count(*) from preemption group by host"
+///   sudo schedtrace sql --live 5s "select comm, max(dur) from wakeup group by comm order by 2 desc limit 5"
+#[cfg(feature = "sql")]
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct SqlArgs {
+    /// Traces, folders of traces, or patterns of them (in quotes); then the statement
+    #[arg(required_unless_present = "live", value_name = "TRACE... [STATEMENT]")]
+    pub(crate) what: Vec<String>,
+    /// Read the statement from a file; `-` is standard input
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// A value for a parameter: --param ns=20000000 for $ns; may be given several times
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = crate::sql::param)]
+    pub(crate) params: Vec<(String, schedtrace_core::query::Value)>,
+    /// How rows are written: table, json, jsonl, csv, parquet
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: String,
+    /// Write them to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write over the file if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// No more rows than this [default: 1000 for a table, no limit otherwise]
+    #[arg(long, value_name = "N")]
+    pub(crate) rows: Option<u64>,
+    /// Stop after so much time [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Take no more memory than this for sorting, grouping and joining [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
+    /// Work with so many threads [default: one for each CPU]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Ask the running machine: collect for so long, keep that in memory, and ask it; at the prompt, every statement asks the
+    /// last so much time
+    #[cfg(feature = "live")]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub(crate) live: Option<Duration>,
+    #[cfg(feature = "live")]
+    #[command(flatten, next_help_heading = "With --live")]
+    pub(crate) collect: CollectArgs,
 }
 
 /// Record the running kernel into a trace: until the time is over, Ctrl-C, or the end of COMMAND
@@ -69,7 +125,7 @@ pub(crate) enum Command {
 #[cfg(feature = "live")]
 #[derive(Debug, clap::Args)]
 pub(crate) struct RecordArgs {
-    /// The trace: a folder that does not exist yet [default: sched-DATE-TIME.schedtrace]
+    /// The trace: a folder that does not exist yet [default: sched-DATE-TIME.schedtrace]; with --flight, a folder for traces
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
     /// How long: 5s, 1m30s, 2h
@@ -77,12 +133,25 @@ pub(crate) struct RecordArgs {
     pub(crate) duration: Option<Duration>,
     #[command(flatten)]
     pub(crate) collect: CollectArgs,
+    #[command(flatten)]
+    pub(crate) flight: FlightArgs,
     /// Keep the trace below this size: the oldest part goes first
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_size: Option<ByteSize>,
     /// Keep no more than the last so much time [default: 72h, 0 for no limit]
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "72h", hide_default_value = true)]
     pub(crate) max_age: Duration,
+    /// Record without end: DIR is a folder of traces, one for each run of the recorder, that together keep to --max-size
+    /// and --max-age; what an earlier run has left is finished first [default of --max-size: a tenth of the disk, at most
+    /// 10 GiB]
+    #[arg(long, requires = "output", conflicts_with_all = ["perfetto", "command", "flight"])]
+    pub(crate) continuous: bool,
+    /// With --continuous: record at most so many events of each second, and count the rest as lost [0 for no limit]
+    #[arg(long, value_name = "N", requires = "continuous", default_value_t = 500_000)]
+    pub(crate) max_rate: u64,
+    /// With --continuous: leave so much of the disk free [default: a twentieth of the disk, at most 1 GiB]
+    #[arg(long, value_name = "SIZE", requires = "continuous")]
+    pub(crate) min_free: Option<ByteSize>,
     /// Write a Perfetto trace as well, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub(crate) perfetto: Option<PathBuf>,
@@ -363,7 +432,7 @@ pub(crate) struct InfoArgs {
     pub(crate) json: bool,
 }
 
-/// Write a trace in another tool's format: for the Perfetto UI, or as one line per event
+/// Write a trace in another tool's format: for the Perfetto UI, as one line per event, or as tables for other engines
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExportArgs {
     /// The trace
@@ -372,7 +441,7 @@ pub(crate) struct ExportArgs {
     /// Which format
     #[arg(long, value_name = "FORMAT")]
     pub(crate) to: Format,
-    /// The file [default: the trace's name, here, with .pftrace or .csv]
+    /// The file, or of Parquet the folder [default: the trace's name, here, with .pftrace, .csv or .tables]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Only events that meet these conditions: 'event = futex_wait and duration_us > 100', 'dsq_lat_us > 1000'
@@ -390,6 +459,9 @@ pub(crate) enum Format {
     Perfetto,
     /// One line per event
     Csv,
+    /// A folder of Parquet files: what the events tell of slices, states, wakeups, preemptions, tasks (docs/tables.md)
+    #[cfg(feature = "sql")]
+    Parquet,
 }
 
 impl Format {
@@ -397,6 +469,8 @@ impl Format {
         match self {
             Self::Perfetto => "pftrace",
             Self::Csv => "csv",
+            #[cfg(feature = "sql")]
+            Self::Parquet => "tables",
         }
     }
 }

@@ -1,10 +1,16 @@
 //! `schedtrace export`
 
+#[cfg(feature = "sql")]
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "sql")]
+use std::time::Duration;
 
 use schedtrace_core::export::csv::CsvWriter;
 use schedtrace_core::export::perfetto::PerfettoWriter;
+#[cfg(feature = "sql")]
+use schedtrace_core::query::{self, Database, Limits, Query, TableKind};
 use schedtrace_core::trace::TraceReader;
 use schedtrace_core::{Error, Filtered, OnFull, Pipeline, Sink};
 
@@ -15,7 +21,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), Failure> {
     let mut trace = TraceReader::open(&args.trace)?;
     let output = args.output.clone().unwrap_or_else(|| beside(&args.trace, args.to));
     if output.exists() && !args.force {
-        let why = format!("{} exists already: give another file with -o, or --force", output.display());
+        let why = format!("{} exists already: give another name with -o, or --force", output.display());
         return Err(Error::Invalid(why).into());
     }
     let (events, bytes) = match args.to {
@@ -27,10 +33,34 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), Failure> {
             let (events, writer) = feed(args, &mut trace, CsvWriter::create(&output)?)?;
             (events, writer.bytes())
         }
+        #[cfg(feature = "sql")]
+        Format::Parquet => return tables(args, &output),
     };
     let each = units::ratio(bytes, events);
     let what = units::plural(events, "event");
     writeln!(std::io::stderr(), "{what} to {}, {} ({each:.1} bytes per event)", output.display(), units::bytes(bytes))?;
+    Ok(())
+}
+
+/// Writes the derived tables, a file for each.
+#[cfg(feature = "sql")]
+fn tables(args: &ExportArgs, folder: &Path) -> Result<(), Failure> {
+    if args.filter.is_some() {
+        let why =
+            "conditions hold for events, and tables are made of all of them: use `schedtrace sql ... --format parquet`";
+        return Err(Error::Invalid(why.into()).into());
+    }
+    let db = Database::open([&args.trace])?;
+    // However long it takes: nothing is sorted or grouped.
+    let db = db.with_limits(Limits { time: Duration::MAX, ..Limits::default() });
+    std::fs::create_dir_all(folder).map_err(Error::io("cannot create", folder))?;
+    for table in db.tables().into_iter().filter(|table| table.kind == TableKind::Derived) {
+        let path = folder.join(&table.name).with_extension("parquet");
+        let file = File::create(&path).map_err(Error::io("cannot create", &path))?;
+        let rows =
+            db.query(Query::new(format!("select * from {}", table.name)))?.write(query::Format::Parquet, file)?;
+        writeln!(std::io::stderr(), "{} to {}", units::plural(rows, "row"), path.display())?;
+    }
     Ok(())
 }
 

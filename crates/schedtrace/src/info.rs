@@ -3,14 +3,17 @@
 use std::io::Write;
 
 use schedtrace_core::trace::{TraceReader, TraceState};
-use schedtrace_core::{Account, Kind, Source};
+use schedtrace_core::{Account, Error, Kind, Source};
 
 use crate::args::InfoArgs;
 use crate::render::{Column, heading, table, warning};
-use crate::{Failure, print_json, units};
+use crate::{Failure, listing, print_json, units};
 
 pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
-    let trace = TraceReader::open(&args.trace)?;
+    let trace = match TraceReader::open(&args.trace) {
+        Err(error @ Error::NotATrace { .. }) => return listing::run(&args.trace, args.json, error),
+        trace => trace?,
+    };
     let info = trace.info()?;
     if args.json {
         return print_json(&info);
@@ -29,6 +32,13 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
         TraceState::Repaired => warning("interrupted, and repaired since: it ends at the last commit"),
     };
     writeln!(out, "  state     {state}")?;
+    if let Some(fired) = &meta.trigger {
+        let at = units::offset(fired.at_ns, meta.started);
+        writeln!(out, "  because   {fired} ({at})")?;
+        if let Some(trigger) = &fired.trigger {
+            writeln!(out, "  trigger   {}", trigger.chars().filter(|c| !c.is_control()).collect::<String>())?;
+        }
+    }
     if let Some(transport) = meta.transport {
         writeln!(out, "  transport {transport}")?;
     }

@@ -9,8 +9,11 @@ mod doctor;
 mod events;
 mod explain;
 mod export;
+#[cfg(feature = "live")]
+mod flight;
 mod guides;
 mod info;
+mod listing;
 mod mcp;
 #[cfg(feature = "live")]
 mod privilege;
@@ -20,6 +23,8 @@ mod render;
 mod repair;
 mod report;
 mod reports;
+#[cfg(feature = "sql")]
+mod sql;
 mod timeline;
 mod top;
 mod units;
@@ -53,6 +58,17 @@ impl From<Error> for Failure {
     }
 }
 
+#[cfg(feature = "sql")]
+impl Failure {
+    /// Something went wrong while standard output was written.
+    fn of_output(error: Error) -> Self {
+        match error {
+            Error::Io { source, .. } => source.into(),
+            error => error.into(),
+        }
+    }
+}
+
 /// Writing to stdout failed.
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
@@ -80,6 +96,8 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => explain::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Timeline(args) => timeline::run(&args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "sql")]
+        Command::Sql(args) => sql::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Repair(args) => repair::run(&args),

@@ -1,5 +1,7 @@
 //! `schedtrace record`
 
+mod continuous;
+
 use std::io::{ErrorKind, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -11,15 +13,16 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::{Access, AtFlags, CWD};
 use schedtrace_core::export::perfetto::PerfettoWriter;
+use schedtrace_core::flight::{FlightHandle, FlightOptions, FlightRecorder};
 use schedtrace_core::live::Stopper;
 use schedtrace_core::system::procfs;
 use schedtrace_core::trace::{TraceWriter, WriterOptions};
 use schedtrace_core::{Batch, Error, Kind, Meta, Nanos, OnFull, Pipeline, Sink, Source, Summary};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::args::RecordArgs;
 use crate::privilege::{self, User};
-use crate::{FAILURE, Failure, events, repair, units};
+use crate::{FAILURE, Failure, events, flight, repair, units};
 
 /// As shells have it: the command to run was found, but cannot be run, or was not found.
 const NOT_EXECUTABLE: u8 = 126;
@@ -34,15 +37,20 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     if args.collect.asks_for_help() {
         return events::help().map(|()| ExitCode::SUCCESS);
     }
+    if args.continuous {
+        return continuous::run(args);
+    }
     let command = args.command.split_first().map(|(program, rest)| find(program).map(|path| (path, rest)));
     let command = command.transpose()?;
-    let output = args.output.clone().unwrap_or_else(default_output);
+    let in_flight = args.flight.options();
+    let output = args.output.clone().unwrap_or_else(|| default_output(in_flight.is_some()));
     let options = WriterOptions {
         max_bytes: args.max_size.map(|size| size.as_u64()),
         max_age: (!args.max_age.is_zero()).then_some(args.max_age),
         ..WriterOptions::default()
     };
     options.check()?;
+    in_flight.as_ref().map(FlightOptions::check).transpose()?;
     let loaded = args.collect.builder().load()?;
 
     // What belongs to somebody is worked on with what that one may do.
@@ -51,17 +59,17 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
         Some(user) => user.act(|| repair::left_over_beside(&output))?,
         None => repair::left_over_beside(&output),
     }
-    let signals = Signals::catch()?;
+    let signals = Signals::catch(in_flight.is_some())?;
     let before = cpu_time();
     let attached = loaded.attach()?;
     let user = own_folder(&output, user, args.collect.user.is_some())?;
     privilege::drop_all(user.as_ref())?;
-    let mut writer = TraceWriter::create(&output, options)?;
+    let mut target = Target::create(args, &output, options)?;
     let mut perfetto = args.perfetto.as_ref().map(PerfettoWriter::create).transpose()?;
     // Of a recording that did not begin, nothing is left behind.
-    let discard = || drop(std::fs::remove_dir_all(&output));
+    let discard = || discard(&output, in_flight.is_some());
     let mut collector = attached.start().inspect_err(|_| discard())?;
-    let mut ending = Ending { stopper: collector.stopper(), child: None, until: None };
+    let mut ending = Ending { stopper: collector.stopper(), child: None, until: None, flight: target.handle() };
     if let Some((program, rest)) = command {
         let spawned = std::process::Command::new(&program).args(rest).spawn();
         ending.child = Some(spawned.map_err(|error| {
@@ -73,13 +81,13 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     ending.until = args.duration.map(|span| began + span);
 
     let seen = Seen::default();
-    let mut recording = Recording { writer: &mut writer, seen: &seen };
+    let mut recording = Recording { target: &mut target, seen: &seen };
     let (happens, happened) = mpsc::sync_channel(SIGNALS);
     let _signals = signals.tell(happens.clone())?;
     let (summary, status) = std::thread::scope(|scope| {
         let pipeline = std::thread::Builder::new().name("st-merge".into()).spawn_scoped(scope, || {
             let _over = Over(happens);
-            let pipeline = Pipeline::new().sink("trace", OnFull::Block, &mut recording);
+            let pipeline = Pipeline::new().sink(recording.target.name(), OnFull::Block, &mut recording);
             let perfetto = perfetto.as_mut().map(|writer| ("perfetto", OnFull::Block, writer));
             perfetto
                 .into_iter()
@@ -91,7 +99,9 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
         let summary = pipeline.join().map_err(|_| Failure::Coded(FAILURE, "the recorder panicked: a bug".into()))?;
         Ok::<_, Failure>((summary?.into_result()?, status))
     })?;
-    tell(&summary, collector.meta(), &writer, &output, cpu_time() - before);
+    let text = target.told(&summary, collector.meta(), &output, cpu_time() - before);
+    // What was recorded is on disk, whether anybody reads this or not.
+    let _ = std::io::stderr().write_all(text.as_bytes());
     match (status, ending.child.as_mut()) {
         (Some(status), _) => Ok(exit_code(status)),
         // The time was over before the command: it goes on, and we end when it does.
@@ -146,8 +156,21 @@ fn find(program: &std::ffi::OsStr) -> Result<PathBuf, Failure> {
     })
 }
 
-fn default_output() -> PathBuf {
-    jiff::Zoned::now().strftime("sched-%Y%m%d-%H%M%S.schedtrace").to_string().into()
+/// Removes what a recording that did not begin has left.
+fn discard(output: &Path, in_flight: bool) {
+    let removed = match in_flight {
+        // Traces from before may be in it, and then it stays.
+        true => std::fs::remove_dir(output),
+        false => std::fs::remove_dir_all(output),
+    };
+    if let Err(error) = removed {
+        tracing::debug!("cannot remove {}: {error}", output.display());
+    }
+}
+
+fn default_output(in_flight: bool) -> PathBuf {
+    let format = if in_flight { "flight-%Y%m%d-%H%M%S" } else { "sched-%Y%m%d-%H%M%S.schedtrace" };
+    jiff::Zoned::now().strftime(format).to_string().into()
 }
 
 /// As a shell has it: the code of the command, or 128 and the signal that ended it.
@@ -173,12 +196,15 @@ impl Drop for Over {
     }
 }
 
-/// Signals that end a recording, and that of a command that ended; they do not end the process.
+/// Signals that end a recording, that of a command that ended, and one that asks a flight recorder to write; they do not end
+/// the process.
 struct Signals(signal_hook::iterator::Signals);
 
 impl Signals {
-    fn catch() -> Result<Self, Error> {
-        let signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD]);
+    fn catch(in_flight: bool) -> Result<Self, Error> {
+        let asks = in_flight.then_some(SIGUSR1);
+        let signals = [SIGINT, SIGTERM, SIGHUP, SIGCHLD].into_iter().chain(asks);
+        let signals = signal_hook::iterator::Signals::new(signals);
         signals.map(Self).map_err(|error| Error::Invalid(format!("cannot catch signals: {error}")))
     }
 
@@ -208,6 +234,8 @@ struct Ending {
     stopper: Stopper,
     child: Option<Child>,
     until: Option<Instant>,
+    /// Asked by a signal.
+    flight: Option<FlightHandle>,
 }
 
 impl Ending {
@@ -225,11 +253,16 @@ impl Ending {
             if left.is_some_and(|left| left.is_zero()) {
                 break None;
             }
-            progress.set_message(seen.line(began.elapsed()));
+            let in_flight = self.flight.as_ref().map(|handle| format!(" · {}", flight::line(handle)));
+            progress.set_message(seen.line(began.elapsed()) + &in_flight.unwrap_or_default());
             progress.tick();
             let patience = if progress.is_hidden() { Duration::MAX } else { TICK };
             let signal = match happened.recv_timeout(left.map_or(patience, |left| left.min(patience))) {
                 Ok(Happened::Signal(SIGCHLD)) | Err(RecvTimeoutError::Timeout) => continue,
+                Ok(Happened::Signal(SIGUSR1)) => {
+                    self.flight.iter().for_each(flight::ask);
+                    continue;
+                }
                 Ok(Happened::Signal(signal)) => signal,
                 Ok(Happened::Over) | Err(RecvTimeoutError::Disconnected) => break None,
             };
@@ -263,24 +296,68 @@ fn progress() -> ProgressBar {
     ProgressBar::new_spinner().with_style(style)
 }
 
-/// The trace, and the count of what it holds. One sink: when the trace cannot be written, the recording is over.
+/// What is recorded into.
+#[derive(Debug)]
+enum Target {
+    Trace(Box<TraceWriter>),
+    Flight(Box<FlightRecorder>),
+}
+
+impl Target {
+    fn create(args: &RecordArgs, output: &Path, options: WriterOptions) -> Result<Self, Error> {
+        Ok(match args.flight.options() {
+            Some(options) => Self::Flight(Box::new(args.flight.recorder(output, options)?)),
+            None => Self::Trace(Box::new(TraceWriter::create(output, options)?)),
+        })
+    }
+
+    fn told(&self, summary: &Summary, meta: &Meta, output: &Path, cpu: Nanos) -> String {
+        match self {
+            Self::Trace(writer) => told(summary, meta, writer, output, cpu),
+            Self::Flight(flown) => flight::told(&flown.handle().status(), summary, meta, output, cpu),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Trace(_) => "trace",
+            Self::Flight(_) => "flight",
+        }
+    }
+
+    fn handle(&self) -> Option<FlightHandle> {
+        match self {
+            Self::Trace(_) => None,
+            Self::Flight(flown) => Some(flown.handle()),
+        }
+    }
+
+    fn sink(&mut self) -> &mut dyn Sink {
+        match self {
+            Self::Trace(writer) => &mut **writer,
+            Self::Flight(flown) => &mut **flown,
+        }
+    }
+}
+
+/// What is recorded into, and the count of what came. One sink: when the trace cannot be written, the recording is over.
 #[derive(Debug)]
 struct Recording<'a> {
-    writer: &'a mut TraceWriter,
+    target: &'a mut Target,
     seen: &'a Seen,
 }
 
 impl Sink for Recording<'_> {
     fn begin(&mut self, meta: &Meta) -> Result<(), Error> {
-        self.writer.begin(meta)
+        self.target.sink().begin(meta)
     }
     fn batch(&mut self, batch: &Batch) -> Result<(), Error> {
-        self.writer.batch(batch)?;
+        self.target.sink().batch(batch)?;
         self.seen.add(batch);
         Ok(())
     }
     fn finish(&mut self, meta: &Meta) -> Result<(), Error> {
-        self.writer.finish(meta)
+        self.target.sink().finish(meta)
     }
 }
 
@@ -311,29 +388,38 @@ fn cpu_time() -> Nanos {
     })
 }
 
-/// The end of a recording, on stderr: stdout belongs to the command that was run.
-fn tell(summary: &Summary, meta: &Meta, writer: &TraceWriter, output: &Path, cpu: Nanos) {
+/// The end of a recording, for stderr: stdout belongs to the command that was run.
+fn told(summary: &Summary, meta: &Meta, writer: &TraceWriter, output: &Path, cpu: Nanos) -> String {
     let window = meta.ended.unwrap_or(meta.started) - meta.started;
-    let seconds = window.as_secs_f64();
-    let events = summary.total_events();
-    let mut text = format!("recorded {window} to {}\n", output.display());
-    let rate = if seconds > 0.0 { events as f64 / seconds } else { 0.0 };
-    text += &format!("  events    {} ({} per second)\n", units::count(events), units::count(rate as u64));
-    text += &format!("  lost      {}\n", lost(summary, events));
-    if let Some(unaccounted) = unaccounted(summary, meta) {
-        text += &format!("  {unaccounted}\n");
-    }
+    let mut text = format!("recorded {window} to {}\n{}", output.display(), counted(summary, meta));
     let removed = writer.removed_rows();
-    let each = units::ratio(writer.bytes(), events.saturating_sub(removed));
+    let each = units::ratio(writer.bytes(), summary.total_events().saturating_sub(removed));
     text += &format!("  on disk   {} ({each:.1} bytes per event)\n", units::bytes(writer.bytes()));
     if removed > 0 {
         text += &format!("  removed   {}, the oldest, to keep to the limits\n", units::plural(removed, "row"));
     }
+    text += &share_of(cpu, window);
+    text + &format!("next: schedtrace report {}\n", output.display())
+}
+
+/// What came and what did not.
+pub(crate) fn counted(summary: &Summary, meta: &Meta) -> String {
+    let seconds = (meta.ended.unwrap_or(meta.started) - meta.started).as_secs_f64();
+    let events = summary.total_events();
+    let rate = if seconds > 0.0 { events as f64 / seconds } else { 0.0 };
+    let mut text = format!("  events    {} ({} per second)\n", units::count(events), units::count(rate as u64));
+    text += &format!("  lost      {}\n", lost(summary, events));
+    if let Some(unaccounted) = unaccounted(summary, meta) {
+        text += &format!("  {unaccounted}\n");
+    }
+    text
+}
+
+/// What recording took.
+pub(crate) fn share_of(cpu: Nanos, window: Nanos) -> String {
+    let seconds = window.as_secs_f64();
     let share = if seconds > 0.0 { cpu.as_secs_f64() / seconds } else { 0.0 };
-    text += &format!("  recorder  {cpu} of CPU time ({} of one CPU)\n", units::percent(share));
-    text += &format!("next: schedtrace report {}\n", output.display());
-    // The trace is on disk, whether anybody reads this or not.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    format!("  recorder  {cpu} of CPU time ({} of one CPU)\n", units::percent(share))
 }
 
 fn lost(summary: &Summary, events: u64) -> String {

@@ -8,11 +8,11 @@ use crate::units::count;
 
 /// A column.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Column {
+pub(crate) enum Column<'a> {
     /// Left-aligned.
-    Text(&'static str),
+    Text(&'a str),
     /// Right-aligned.
-    Number(&'static str),
+    Number(&'a str),
 }
 
 /// Columns of text, below which nothing is broken to fit.
@@ -40,7 +40,7 @@ pub(crate) fn quiet(text: &str) -> String {
 }
 
 /// A table without lines, its columns aligned by kind; two spaces in front of each row.
-pub(crate) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(columns: &[Column<'_>], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     if !styled() {

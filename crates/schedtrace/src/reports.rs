@@ -171,7 +171,7 @@ impl Page<'_> {
 }
 
 /// Columns, and behind them those of a latency.
-fn with_latency(columns: &[Column]) -> Vec<Column> {
+fn with_latency<'a>(columns: &[Column<'a>]) -> Vec<Column<'a>> {
     columns.iter().copied().chain(LATENCY).collect()
 }
 

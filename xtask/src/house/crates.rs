@@ -12,8 +12,10 @@ const LAYERS: &str = "only schedtrace-core imports schedtrace-bpf; frontends imp
                       `schedtrace` command alone imports the tui and mcp frontends as well";
 const LIBBPF: &str = "libbpf is the business of schedtrace-bpf and schedtrace-core; frontends never import it";
 const RENAMED: &str = "crates of this repository keep their names, so that the rules see them";
-const CLEAN: &str = "schedtrace-core brings no async runtime, no argument parser, no terminal, no Python and no MCP";
-const PURE: &str = "without `live`, schedtrace-core brings neither libbpf nor anything that needs a C compiler";
+const CLEAN: &str =
+    "without `sql`, schedtrace-core brings no async runtime; and never an argument parser, a terminal, Python or MCP";
+const PURE: &str =
+    "without `live` and `sql`, schedtrace-core brings neither libbpf nor anything that needs a C compiler";
 const SMALL: &str = "without features, schedtrace-core brings neither libbpf nor Arrow and Parquet";
 
 /// A member of the workspace and its direct dependencies.

@@ -106,6 +106,8 @@ pub use latency::{Latency, LatencyReport, LatencyRow, WakeupLatency};
 pub use loss::Completeness;
 pub use measure::{Example, Latencies};
 pub use migrations::{MigrationCounts, MigrationRow, MigrationsReport};
+#[cfg(feature = "sql")]
+pub(crate) use nested::{Nested, Served, Service};
 pub use outliers::{Beyond, Fences, OutlierRow, Outliers, OutliersReport};
 pub use power::{CpuPowerRow, Frequency, IdleStateRow, IdleTime, Power, PowerReport};
 pub use preemptions::{PreemptionRow, Preemptions, PreemptionsReport};

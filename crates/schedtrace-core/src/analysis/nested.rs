@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 16;
 
 /// What is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Served {
+pub(crate) enum Served {
     Hardirq(u32, NameId),
     Softirq(Softirq),
     Ipi(Ipi),
@@ -29,18 +29,18 @@ impl Served {
 
 /// One that was served.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Service {
-    pub(super) served: Served,
-    pub(super) cpu: CpuRef,
-    pub(super) from: Nanos,
+pub(crate) struct Service {
+    pub(crate) served: Served,
+    pub(crate) cpu: CpuRef,
+    pub(crate) from: Nanos,
     /// Time of its own.
-    pub(super) self_ns: u64,
+    pub(crate) self_ns: u64,
     /// The part of it in the window.
     pub(super) in_window_ns: u64,
     /// All of it lies in the window.
     pub(super) whole: bool,
     /// Who had the CPU.
-    pub(super) interrupted: Occupant,
+    pub(crate) interrupted: Occupant,
     /// Since when nothing has interrupted it.
     since: Nanos,
     /// Something is missing in it.
@@ -63,7 +63,7 @@ impl Service {
 
 /// A part of a service, that nothing interrupted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Worked {
+pub(crate) struct Worked {
     pub(super) served: Served,
     pub(super) from: Nanos,
     pub(super) until: Nanos,
@@ -75,7 +75,7 @@ pub(super) struct Worked {
 
 /// What each CPU serves, one interrupting the other.
 #[derive(Clone, Debug)]
-pub(super) struct Nested {
+pub(crate) struct Nested {
     scope: Scope,
     /// By number, the innermost last.
     cpus: Table<Cpu, Vec<Service>, MAX_CPUS>,
@@ -88,6 +88,12 @@ pub(super) struct Nested {
 impl Nested {
     pub(super) fn new(scope: &Scope) -> Self {
         Self { scope: *scope, cpus: Table::default(), unpaired: 0, unpaired_ipis: 0 }
+    }
+
+    /// Whatever time it is.
+    #[cfg(feature = "sql")]
+    pub(crate) fn of_everything() -> Self {
+        Self::new(&Scope::new(&super::Options::default()))
     }
 
     pub(super) fn unpaired(&self) -> u64 {
@@ -104,7 +110,7 @@ impl Nested {
     }
 
     /// Takes any event; gives the part that is over with it, and the whole.
-    pub(super) fn happened(
+    pub(crate) fn happened(
         &mut self,
         event: &Event,
         cpu: CpuRef,
@@ -124,7 +130,7 @@ impl Nested {
 
     /// A CPU went from one task to another: no hard interrupt is being served. A soft one may be, in kernels for real
     /// time.
-    pub(super) fn switched(&mut self, cpu: CpuRef, at: Nanos) {
+    pub(crate) fn switched(&mut self, cpu: CpuRef, at: Nanos) {
         let Some(stack) = self.cpus.get_mut(cpu.cpu) else { return };
         if let Some(first) = stack.iter().position(|service| !matches!(service.served, Served::Softirq(_))) {
             let stale: Vec<Service> = stack.drain(first..).collect();

@@ -82,6 +82,8 @@ pub struct Ran {
     pub span: Span,
     /// How it ended.
     pub left: Left,
+    /// It began before the part of the recording that is read: how long it was is not known.
+    pub cut: bool,
 }
 
 /// How a task's time on a CPU ended.
@@ -129,6 +131,8 @@ pub struct Waited<'a> {
     pub from: Nanos,
     /// When it got the CPU, or until when it is known to have waited.
     pub until: Nanos,
+    /// It began before `from`, where the recording begins, or the part of it that is read: how long it was is not known.
+    pub cut: bool,
     /// Why it became runnable.
     pub cause: Cause,
     /// On whose run queue it was, one after the other, from `from` until `until`.
@@ -179,6 +183,8 @@ pub struct Slept {
     pub from: Nanos,
     /// When it was woken, or until when it is known to have slept.
     pub until: Nanos,
+    /// It began before `from`, where the recording begins, or the part of it that is read: how long it was is not known.
+    pub cut: bool,
     /// In which state; none of a task that slept already when the recording began.
     pub state: Option<TaskState>,
     /// How it ended.

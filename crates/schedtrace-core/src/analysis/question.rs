@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::groups::Gone;
 use super::loss::{Completeness, Losses};
-use super::states::{Cause, Observer, Seen, Slept, States, WaitEnd, Waited};
+use super::states::{Observer, Seen, Slept, States, WaitEnd, Waited};
 use super::study::Scope;
 use super::{Analysis, Options, Tasks};
 use crate::event::{Batch, Kind, Nanos, Window};
@@ -247,7 +247,7 @@ impl<Q: Observer> Observer for Asked<Q> {
         if let Some((from, _)) = self.scope.clip_wait(wait.from, wait.until)
             && !seen.tasks.left_out(wait.task)
         {
-            let censored = from > wait.from || wait.end == WaitEnd::Open || wait.cause == Cause::AtStart;
+            let censored = from > wait.from || wait.end == WaitEnd::Open || wait.cut;
             let counted = if wait.doubtful { &mut self.cut.in_loss } else { &mut self.cut.censored };
             *counted += u64::from(wait.doubtful || censored);
         }
@@ -303,7 +303,7 @@ impl Scope {
         let ns = (until - from).0;
         Some(match wait {
             wait if wait.doubtful && (wait.end == WaitEnd::Unseen || !self.include_doubtful) => Counts::InLoss(ns),
-            wait if from == wait.from && wait.end == WaitEnd::Ran && wait.cause != Cause::AtStart => Counts::Sample(ns),
+            wait if from == wait.from && wait.end == WaitEnd::Ran && !wait.cut => Counts::Sample(ns),
             _ => Counts::Censored(ns),
         })
     }

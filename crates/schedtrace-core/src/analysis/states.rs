@@ -63,11 +63,15 @@ struct Asleep {
     state: Option<TaskState>,
     /// Where it ran last.
     cpu: CpuRef,
+    /// It began before that.
+    cut: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     from: Nanos,
+    /// It began before that.
+    cut: bool,
     cause: Cause,
     cpu: CpuRef,
     /// Since when on this CPU's queue.
@@ -340,7 +344,7 @@ impl States {
         for cpu in self.cpus.watched() {
             let span = self.span(cpu.cpu, cpu.since, self.now);
             match cpu.on {
-                Occupant::Task(task) => out.ran(&Ran { task, span, left: Left::Open }, &seen),
+                Occupant::Task(task) => out.ran(&Ran { task, span, left: Left::Open, cut: cpu.cut }, &seen),
                 Occupant::Idle => out.idled(&span, &seen),
                 Occupant::Unseen if self.cpus.silent(cpu) => out.idled(&span, &seen),
                 Occupant::Unseen => out.unseen(&span, &seen),
@@ -373,6 +377,7 @@ impl States {
             cpu: asleep.cpu,
             from: asleep.from,
             until: self.now,
+            cut: asleep.cut,
             state: asleep.state,
             end,
             doubtful: end == SleepEnd::Unseen || self.doubt.of_wait(asleep.from, self.now),
@@ -408,6 +413,7 @@ impl States {
             cpu,
             from: wait.from,
             until: self.now,
+            cut: wait.cut,
             cause: wait.cause,
             segments,
             migrated: segments.len() > 1,
@@ -530,7 +536,7 @@ impl States {
             }
             let span = self.span(cpu, from, now);
             match was {
-                Occupant::Task(task) => out.ran(&Ran { task, span, left }, &seen),
+                Occupant::Task(task) => out.ran(&Ran { task, span, left, cut: self.cpus.at(cpu).cut }, &seen),
                 Occupant::Idle => out.idled(&span, &seen),
                 Occupant::Unseen => out.unseen(&span, &seen),
             }
@@ -555,8 +561,9 @@ impl States {
         if let Some(thread) = self.thread(task) {
             (thread.asleep, thread.ran_on) = (None, Some(cpu));
         }
-        let wait = |cause, tentative| Waiting { from: now, cause, cpu, since: now, tentative, enqueued: None };
-        let asleep = |state| Asleep { from: now, state: Some(state), cpu };
+        let wait =
+            |cause, tentative| Waiting { from: now, cut: false, cause, cpu, since: now, tentative, enqueued: None };
+        let asleep = |state| Asleep { from: now, state: Some(state), cpu, cut: false };
         match (left, held) {
             (Left::Died, _) => {
                 self.set(task, State::Dead);
@@ -653,7 +660,8 @@ impl States {
         let Some(queue) = self.cpu(waking.prev_cpu) else { return };
         let (now, context) = (self.now, waking.context);
         let cause = Cause::Woken(waking.waker());
-        let wait = Waiting { from: now, cause, cpu: queue, since: now, tentative: false, enqueued: None };
+        let (tentative, enqueued) = (false, None);
+        let wait = Waiting { from: now, cut: false, cause, cpu: queue, since: now, tentative, enqueued };
         let state = self.state(task);
         let awake = match state {
             State::Running(_) => true,
@@ -685,7 +693,7 @@ impl States {
             State::Unknown if self.cpus.silence_is_idle => {
                 let created = self.tasks.identity(task).map_or(Nanos::MAX, |task| task.start);
                 let started = self.started.unwrap_or_default();
-                (created < started).then_some(Asleep { from: started, state: None, cpu: queue })
+                (created < started).then_some(Asleep { from: started, state: None, cpu: queue, cut: true })
             }
             _ => None,
         };
@@ -719,7 +727,8 @@ impl States {
         let awake = matches!(self.state(task), State::Running(_) | State::Waiting(_) | State::Dead);
         if !awake {
             let cause = Cause::New(wakeup.parent);
-            let wait = Waiting { from: now, cause, cpu: queue, since: now, tentative: false, enqueued: Some(now) };
+            let (tentative, enqueued) = (false, Some(now));
+            let wait = Waiting { from: now, cut: false, cause, cpu: queue, since: now, tentative, enqueued };
             self.begin_wait(task, wait);
         }
         let woken = Woken { at: now, cpu, task, current, context: Context::Task, new: true, awake };
@@ -767,7 +776,7 @@ impl States {
     }
 
     /// Whether there are so many groups that some should be folded.
-    pub(super) fn crowded(&self) -> bool {
+    pub(crate) fn crowded(&self) -> bool {
         self.tasks.crowded()
     }
 
@@ -779,7 +788,7 @@ impl States {
     }
 
     /// Gives up all ended groups.
-    pub(super) fn forget_groups(&mut self) {
+    pub(crate) fn forget_groups(&mut self) {
         let gone = self.tasks.forget_groups();
         self.cpus.fold(&gone);
     }

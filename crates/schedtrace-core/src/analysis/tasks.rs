@@ -275,7 +275,7 @@ impl Tasks {
     }
 
     /// Whether the task is to be left out: it records, or it was not selected by the recording's filters.
-    pub(super) fn left_out(&self, task: TaskRef) -> bool {
+    pub(crate) fn left_out(&self, task: TaskRef) -> bool {
         self.slot(task).is_some_and(|slot| slot.left_out)
     }
 

@@ -47,6 +47,8 @@ pub(super) struct CpuState {
     pub(super) since: Nanos,
     /// Nothing was heard of it yet.
     pub(super) fresh: bool,
+    /// Whoever has it has had it since before that.
+    pub(super) cut: bool,
     past: VecDeque<Interval>,
     past_from: Nanos,
 }
@@ -121,6 +123,7 @@ impl Cpus {
             on_group: GroupIx::UNSEEN,
             since,
             fresh: true,
+            cut: false,
             past: VecDeque::new(),
             past_from: since,
         });
@@ -141,7 +144,7 @@ impl Cpus {
         self.push(cpu, was, at, tasks);
         let on_group = if self.remembers { group(on, tasks) } else { GroupIx::UNSEEN };
         let state = self.at_mut(cpu);
-        (state.on, state.on_group, state.since) = (on, on_group, at);
+        (state.on, state.on_group, state.since, state.cut) = (on, on_group, at, false);
     }
 
     /// Remembers that `who` had the CPU from the end of what is remembered until `until`.
@@ -153,9 +156,10 @@ impl Cpus {
     }
 
     /// Somebody, or nobody, has had a CPU since some time before the first event; nothing was heard of it until then.
-    pub(super) fn recall(&mut self, cpu: CpuRef, since: Nanos, on: Occupant, tasks: &Tasks) {
+    pub(super) fn recall(&mut self, cpu: CpuRef, (since, cut): (Nanos, bool), on: Occupant, tasks: &Tasks) {
         self.turn(cpu, Occupant::Unseen, since, on, tasks);
-        self.at_mut(cpu).fresh = false;
+        let state = self.at_mut(cpu);
+        (state.fresh, state.cut) = (false, cut);
     }
 
     /// The CPUs that the recording watched.

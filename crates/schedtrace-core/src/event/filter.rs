@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::field::text;
-use super::{Batch, Event, EventGroup, EventKind, FieldType, Kind, Kinds, NameId, Task, TaskId};
+use super::{Batch, Cpu, Event, EventGroup, EventKind, FieldType, Kind, Kinds, NameId, Task, TaskId};
 
 /// Conditions that an event meets, or not: `dsq_lat_us > 1000`, `event = futex_wait and duration_ns >= 5ms and comm = nginx`.
 ///
@@ -243,7 +243,7 @@ impl Value {
 }
 
 /// A number, in hexadecimal if it says so; one with a unit in nanoseconds.
-fn number(text: &str) -> Option<i128> {
+pub(crate) fn number(text: &str) -> Option<i128> {
     if let Some(digits) = text.strip_prefix("0x") {
         return u64::from_str_radix(digits, 16).ok().map(i128::from);
     }
@@ -281,6 +281,35 @@ impl EventFilter {
     #[must_use]
     pub fn accepts(&self, event: &Event) -> bool {
         self.terms.iter().all(|term| self.meets(term, event))
+    }
+
+    /// Whom an event is about in the first place, if that is known.
+    pub(crate) fn subject(&self, event: &Event) -> Option<Task> {
+        tasks(&event.kind)[0].and_then(|id| self.task(id))
+    }
+
+    /// Whether it asks for nothing but which task it is, and on which CPU.
+    pub(crate) fn is_of_tasks(&self) -> bool {
+        let of_task = |field: &Field| matches!(field, Field::Cpu | Field::Tid | Field::Pid | Field::Comm);
+        self.terms.iter().all(|term| term.kinds.is_none() && of_task(&term.field))
+    }
+
+    /// Whether a task on a CPU meets all conditions, if they ask for nothing else.
+    pub(crate) fn accepts_task(&self, task: Option<&Task>, cpu: Cpu) -> bool {
+        let meets = |term: &Term| {
+            let number = |found: u32| matches!(term.value, Value::Number(wanted) if term.comparison.holds(&i128::from(found), &wanted));
+            match (&term.field, task) {
+                (Field::Cpu, _) => number(cpu.0.into()),
+                (Field::Tid, Some(task)) => number(task.tid),
+                (Field::Pid, Some(task)) => number(task.tgid),
+                (Field::Comm, Some(task)) => {
+                    let comm = task.comm.to_string();
+                    matches!(&term.value, Value::Text(wanted) if term.comparison.holds(&comm, wanted))
+                }
+                _ => false,
+            }
+        };
+        self.terms.iter().all(meets)
     }
 
     fn meets(&self, term: &Term, event: &Event) -> bool {
@@ -347,7 +376,7 @@ fn tasks(kind: &EventKind) -> [Option<TaskId>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Address, Comm, Cpu, FutexWait, Name, Nanos, ScxDispatch, Softirq, SoftirqEntry, WorkStart};
+    use crate::event::{Address, Comm, FutexWait, Name, Nanos, ScxDispatch, Softirq, SoftirqEntry, WorkStart};
 
     fn at(cpu: u16, kind: impl Into<EventKind>) -> Event {
         Event { ts: Nanos(9_000_000), cpu: Cpu(cpu), kind: kind.into() }

@@ -31,6 +31,8 @@ pub enum LossPlace {
     Late,
     /// The queue of a sink was full.
     Queue(Arc<str>),
+    /// There were more in a second than were to be recorded ([`RateLimit`](crate::RateLimit)).
+    RateLimit,
     /// In one of so many places that they are not told apart any more.
     Elsewhere,
 }
@@ -43,6 +45,7 @@ impl fmt::Display for LossPlace {
             Self::Decode(shard) => write!(f, "decode:{shard}"),
             Self::Late => f.write_str("late"),
             Self::Queue(sink) => write!(f, "queue:{sink}"),
+            Self::RateLimit => f.write_str("rate_limit"),
             Self::Elsewhere => f.write_str("elsewhere"),
         }
     }
@@ -61,6 +64,7 @@ impl FromStr for LossPlace {
         match text.split_once(':') {
             None if text == "nested" => Ok(Self::Nested),
             None if text == "late" => Ok(Self::Late),
+            None if text == "rate_limit" => Ok(Self::RateLimit),
             None if text == "elsewhere" => Ok(Self::Elsewhere),
             Some(("ring", n)) => shard(n).map(Self::Ring),
             Some(("decode", n)) => shard(n).map(Self::Decode),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{LossCount, Nanos, Window};
-use crate::source::{Account, Transport};
+use crate::source::{Account, Fired, Transport};
 use crate::system::Host;
 
 /// What is in a trace, and how complete it is.
@@ -30,6 +30,9 @@ pub struct TraceInfo {
     pub transport: Option<Transport>,
     /// What became of every event between the kernel and the recorder, by ring and kind; empty unless it is finished.
     pub accounts: Vec<Account>,
+    /// Why it was written, where it is what a flight recorder kept of a longer stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Fired>,
 }
 
 /// Whether a trace is finished.

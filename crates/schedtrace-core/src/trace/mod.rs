@@ -43,7 +43,7 @@
 //! | `tasks` | `task_id`, `tid`, `pid`, `ppid`, `comm`, `cgroup_id`, `start_ns`, `since_ns`, `kernel`, `recorder`, `seen_ns`, `carried` |
 //! | `cgroups` | `cgroup_id`, `path`, `seen_ns`, `carried` |
 //! | `loss` | `place`, `kind`, `count`, `from_ns`, `until_ns`, `seen_ns` |
-//! | `states` | `task_id`, `state` (running, woken, waking, preempted, throttled, new, waiting, asleep, unknown), `since_ns`, `cpu`, `sleep_state` (as `prev_state`), `by_task` and `by_context` (who woke or preempted it), `seen_ns`, `carried`; an idle task stands for its CPU. The first segment has none |
+//! | `states` | `task_id`, `state` (running, woken, waking, preempted, throttled, new, waiting, asleep, unknown), `since_ns`, `cpu`, `sleep_state` (as `prev_state`), `by_task` and `by_context` (who woke or preempted it), `seen_ns`, `carried`; an idle task stands for its CPU. The first segment has none, unless the recording began in the midst of a stream |
 //!
 //! `seen_ns` is where in the stream the row belongs. The idle task of CPU *n* has the id 2³¹ + *n*; it is in `tasks` too.
 //!
@@ -56,27 +56,29 @@
 //! another thread turns it into Parquet, sorted by time, and removes the streams once all Parquet files are in place.
 //! [`repair`](repair()) does that for what an interrupted recording has left.
 
+mod archive;
 mod column;
 mod commit;
 mod declared;
 mod footer;
-mod identity;
 mod info;
+#[cfg(feature = "sql")]
+mod parts;
 mod reader;
 mod repair;
 mod retention;
 mod schema;
 mod segment;
-mod status;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod untrusted;
 mod writer;
 
-#[cfg(test)]
-pub(crate) use status::Statuses;
+#[cfg(feature = "sql")]
+pub(crate) use parts::{AtRest, Part, StreamRows, all_tables};
 
+pub use archive::{Archive, ArchiveOptions, ArchiveWriter, LeftAlone, Listing, StoredTrace, traces_in};
 pub use info::{Completeness, Removed, TableInfo, TraceInfo, TraceState};
 pub use reader::{TableReader, TraceReader};
 pub use repair::{Repair, interrupted_in, repair};

@@ -11,15 +11,16 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use rustix::fs::{FlockOperation, flock};
 
+use super::archive;
 use super::commit::{Commit, CommitState, Extent, Known, LOCK, MetaFile};
 use super::declared::Interner;
-use super::identity::idle_cpu;
 use super::info::{Completeness, TableInfo, TraceInfo, TraceState};
-use super::schema::{self, Note, Table};
+use super::schema::{self, Table};
 use super::segment::{Span, parquet_path, seq_of, stream_path};
 use super::untrusted::{self, Parquet, Rows, Stream};
 use crate::error::{Error, Result};
 use crate::event::{Batch, Cgroup, Event, Loss, LossPlace, Nanos, ShardId, Task, TaskStatus, Window};
+use crate::known::{Note, idle_cpu};
 use crate::merge::Merge;
 use crate::source::{Meta, Poll, Source};
 
@@ -60,6 +61,8 @@ pub struct TraceReader {
     all_seqs: Vec<u32>,
     from: Option<Nanos>,
     until: Option<Nanos>,
+    /// The tables of events that are read, by name.
+    wanted: fn(&str) -> bool,
     /// The segment before the next, if it was read: what it knew need not be repeated.
     previous: Option<u32>,
     open: Option<Segment>,
@@ -72,10 +75,15 @@ impl TraceReader {
     ///
     /// # Errors
     ///
-    /// [`Error::NotATrace`] if it is none, [`Error::NewerTrace`] if a later version wrote it, [`Error::Damaged`] if what
-    /// it says of itself cannot be, [`Error::Io`] if it cannot be read.
+    /// [`Error::NotATrace`] if it is none, which names those that are in it; [`Error::NewerTrace`] if a later version wrote
+    /// it, [`Error::Damaged`] if what it says of itself cannot be, [`Error::Io`] if it cannot be read.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let dir = dir.as_ref().to_owned();
+        Self::open_one(dir.as_ref()).map_err(archive::that_holds_traces)
+    }
+
+    /// The same, without looking for traces in what is none.
+    pub(super) fn open_one(dir: &Path) -> Result<Self> {
+        let dir = dir.to_owned();
         let file = MetaFile::read(&dir)?;
         let tables = Table::of(&file.meta, file.schema);
         refuse_links(&dir, &tables)?;
@@ -102,10 +110,21 @@ impl TraceReader {
             all_seqs,
             from: None,
             until: None,
+            wanted: |_| true,
             previous,
             open,
             delivered,
         })
+    }
+
+    /// Whether it is finished.
+    pub(crate) fn state(&self) -> TraceState {
+        self.state
+    }
+
+    /// From when to when it reaches.
+    pub(super) fn window(&self) -> Window {
+        Window::new(self.meta.started, self.commit.complete_until_ns.max(self.meta.started))
     }
 
     /// Reads only the segments in which something of the time between two moments may be; `None` is the trace's begin or
@@ -113,6 +132,13 @@ impl TraceReader {
     #[must_use]
     pub fn between(mut self, from: Option<Nanos>, until: Option<Nanos>) -> Self {
         (self.from, self.until) = (from, until);
+        self
+    }
+
+    /// Reads only the events of some tables.
+    #[cfg(feature = "sql")]
+    pub(crate) fn only(mut self, wanted: fn(&str) -> bool) -> Self {
+        self.wanted = wanted;
         self
     }
 
@@ -142,13 +168,12 @@ impl TraceReader {
         let documents = [super::commit::META, super::commit::COMMIT].map(|name| self.dir.join(name).metadata());
         let documents = documents.into_iter().filter_map(|metadata| Some(metadata.ok()?.len()));
         let totals = &self.commit.totals;
-        let (from_ns, until_ns) = (self.meta.started, self.commit.complete_until_ns.max(self.meta.started));
         let missing = totals.lost.iter().any(|loss| loss.count > 0 && loss.place != LossPlace::Late);
         Ok(TraceInfo {
             path: self.dir.clone(),
             state: self.state,
             host: self.meta.host.clone(),
-            window: Window::new(from_ns, until_ns),
+            window: self.window(),
             bytes: tables.iter().map(|table| table.bytes).chain(documents).fold(0, u64::saturating_add),
             completeness: Completeness {
                 events: events.map(|table| extents[table.index()].rows).fold(0, u64::saturating_add),
@@ -161,6 +186,7 @@ impl TraceReader {
             tables,
             transport: self.meta.transport,
             accounts: self.meta.accounts.clone(),
+            trigger: self.meta.trigger.clone(),
         })
     }
 
@@ -189,6 +215,40 @@ impl TraceReader {
         Ok(TableReader { dir: self.dir.clone(), tables: self.tables.clone(), at, seqs, rows: None })
     }
 
+    /// Some segments of one of its tables.
+    #[cfg(feature = "sql")]
+    pub(super) fn table_of(&self, name: &str, seqs: impl IntoIterator<Item = u32>) -> Result<TableReader> {
+        Ok(TableReader { seqs: seqs.into_iter().collect(), ..self.table(name)? })
+    }
+
+    /// To which time it goes, as far as it was committed.
+    #[cfg(feature = "sql")]
+    pub(crate) fn until(&self) -> Nanos {
+        self.commit.complete_until_ns.max(self.meta.started)
+    }
+
+    /// What is known to be missing from it.
+    #[cfg(feature = "sql")]
+    pub(crate) fn lost(&self) -> u64 {
+        let lost = self.commit.totals.lost.iter().filter(|loss| loss.place != LossPlace::Late);
+        lost.map(|loss| loss.count).fold(0, u64::saturating_add)
+    }
+
+    #[cfg(feature = "sql")]
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    #[cfg(feature = "sql")]
+    pub(super) fn tables(&self) -> &[Table] {
+        &self.tables
+    }
+
+    #[cfg(feature = "sql")]
+    pub(super) fn seqs(&self) -> &[u32] {
+        &self.all_seqs
+    }
+
     /// Opens the next segment that is wanted; none at the end.
     fn next_segment(&mut self) -> Result<Option<Segment>> {
         while let Some(seq) = self.seqs.pop_front() {
@@ -198,7 +258,7 @@ impl TraceReader {
             }
             let consecutive = self.previous.is_some_and(|previous| previous.checked_add(1) == Some(seq));
             self.previous = Some(seq);
-            return Ok(Segment::new(&self.tables, files, !consecutive));
+            return Ok(Segment::new(&self.tables, files, !consecutive, self.wanted));
         }
         Ok(None)
     }
@@ -272,7 +332,7 @@ impl TableReader {
 }
 
 /// The columns as the schema has them: texts are read as views, which are cheaper to check.
-fn with_schema(schema: &SchemaRef, batch: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
+pub(super) fn with_schema(schema: &SchemaRef, batch: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
     let columns = schema.fields().iter().map(|field| {
         let found = batch.column_by_name(field.name());
         let found = found.ok_or_else(|| ArrowError::SchemaError(format!("lacks the column {}", field.name())))?;
@@ -295,7 +355,7 @@ impl Iterator for TableReader {
 }
 
 /// The last commit, how much of it can be relied on, and whether the trace is finished, being recorded, or was interrupted.
-fn state(dir: &Path, tables: &[Table]) -> Result<(Commit, Known, TraceState)> {
+pub(super) fn state(dir: &Path, tables: &[Table]) -> Result<(Commit, Known, TraceState)> {
     let (mut commit, mut known) = Commit::read(dir)?;
     if commit.state == CommitState::Recording {
         if is_locked(dir)? {
@@ -514,11 +574,12 @@ struct Segment {
 
 impl Segment {
     /// `None` unless every table is there.
-    fn new(tables: &[Table], files: SegmentFiles, repeated: bool) -> Option<Self> {
+    fn new(tables: &[Table], files: SegmentFiles, repeated: bool, wanted: fn(&str) -> bool) -> Option<Self> {
         let rows = tables.iter().copied().zip(files.tables);
         let (events, notes): (Vec<_>, Vec<_>) = rows.partition(|(table, _)| table.is_event());
         let tables: Vec<EventTable> = events
             .into_iter()
+            .filter(|(table, _)| wanted(table.name()))
             .map(|(table, rows)| EventTable { table, rows, until: Nanos::ZERO, ended: false })
             .collect();
         // Tasks, cgroups, losses, states: in the order of their numbers.

@@ -108,7 +108,7 @@ fn bring_to_rest(dir: &Path, tables: &[Table], seq: u32, commit: &Commit) -> Res
 }
 
 /// Removes from a table's folder all but the Parquet files of the segments to keep.
-fn clear(dir: &Path, table: Table, keep: impl Fn(u32) -> bool) -> Result<()> {
+pub(super) fn clear(dir: &Path, table: Table, keep: impl Fn(u32) -> bool) -> Result<()> {
     let folder = dir.join(table.folder());
     let entries = std::fs::read_dir(&folder).map_err(Error::io("cannot read", &folder))?;
     for entry in entries {

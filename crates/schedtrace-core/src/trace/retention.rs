@@ -28,6 +28,11 @@ impl Retention {
         Self { max_bytes, max_age: max_age.map(Nanos::from), ..Self::default() }
     }
 
+    /// Changes the limit of size: from now on the directory may take so many bytes.
+    pub(super) fn keep_below(&mut self, max_bytes: u64) {
+        self.max_bytes = Some(max_bytes);
+    }
+
     /// Takes note of a segment that came to rest.
     pub(super) fn add(&mut self, segment: Sealed) {
         self.sealed_bytes += segment.bytes;
@@ -42,9 +47,7 @@ impl Retention {
         let mut overdue = Vec::new();
         while let Some(&oldest) = self.sealed.front() {
             let large = self.max_bytes.is_some_and(|max| self.sealed_bytes + other_bytes > max);
-            // The time of a segment is that of its last event, or that to which the stream had come without one.
-            let last = if oldest.span.first_ns == Nanos::MAX { oldest.span.until_ns } else { oldest.span.last_ns };
-            let old = self.max_age.is_some_and(|max| now - last > max);
+            let old = self.max_age.is_some_and(|max| now - oldest.span.latest() > max);
             if !large && !old {
                 break;
             }

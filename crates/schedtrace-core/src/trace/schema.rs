@@ -13,6 +13,7 @@ use crate::event::{
     Cgroup, CgroupId, Comm, Context, Cpu, Doing, Event, EventKind, Exec, Exit, Fork, Kind, Loss, LossPlace, Migrate,
     Name, Nanos, Snapshot, Switch, Task, TaskId, TaskState, TaskStatus, Waker, WakeupNew, Waking,
 };
+use crate::known::Note;
 use crate::source::Meta;
 
 /// The version of the schema from which on traces say what tasks were doing when a segment began.
@@ -327,17 +328,6 @@ impl Table {
 /// The place of a kind in [`Kind::DECLARED`], which is the order of their numbers.
 const fn declared_index(kind: Kind) -> usize {
     kind as usize - Kind::DECLARED[0] as usize
-}
-
-/// An identity, a path or a loss, and where in the stream it belongs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Note<T> {
-    /// The time to which the stream had come: it holds for events from here on.
-    pub(super) seen: Nanos,
-    /// It was announced in an earlier segment and repeated at the beginning of this one.
-    pub(super) carried: bool,
-    /// What.
-    pub(super) item: T,
 }
 
 /// Rows of all tables on their way into record batches.
@@ -725,6 +715,12 @@ pub(super) fn read_loss(batch: &RecordBatch, out: &mut VecDeque<Note<Loss>>) -> 
     Ok(())
 }
 
+/// How many rows of a record batch earlier segments do not know.
+pub(super) fn new_rows(batch: &RecordBatch) -> u64 {
+    let carried = batch.column_by_name("carried").and_then(Flag::view).map_or(0, |carried| carried.true_count());
+    batch.num_rows().saturating_sub(carried) as u64
+}
+
 /// The keys by which the rows of a table are sorted at rest: events by time, the others by where they belong in the
 /// stream, repeated ones first.
 pub(super) fn sort_keys(table: Table, batch: &RecordBatch) -> Result<Vec<i64>, String> {
@@ -733,4 +729,26 @@ pub(super) fn sort_keys(table: Table, batch: &RecordBatch) -> Result<Vec<i64>, S
         batch.column_by_name(name).and_then(Time::view).ok_or_else(|| format!("has no column {name}"))?.values();
     let Some(carried) = batch.column_by_name("carried").and_then(Flag::view) else { return Ok(times.to_vec()) };
     Ok(times.iter().enumerate().map(|(row, &time)| if carried.value(row) { i64::MIN } else { time }).collect())
+}
+
+/// A schema with views in place of plain texts.
+pub(super) fn viewed(schema: &Schema) -> SchemaRef {
+    with_types(schema, |data_type| if *data_type == DataType::Utf8 { DataType::Utf8View } else { data_type.clone() })
+}
+
+/// A schema as queries see it: with views, and with numbers that can be subtracted from one another.
+#[cfg(feature = "sql")]
+pub(super) fn queried(schema: &Schema) -> SchemaRef {
+    with_types(schema, |data_type| match data_type {
+        DataType::Utf8 => DataType::Utf8View,
+        DataType::UInt8 | DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 => DataType::Int64,
+        other => other.clone(),
+    })
+}
+
+fn with_types(schema: &Schema, of: impl Fn(&DataType) -> DataType) -> SchemaRef {
+    let fields = schema.fields().iter();
+    let fields = fields.map(|field| Arc::new(Field::new(field.name(), of(field.data_type()), field.is_nullable())));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

@@ -61,6 +61,11 @@ impl Span {
         Self { from_ns: from, until_ns: from, first_ns: Nanos::MAX, last_ns: Nanos::ZERO }
     }
 
+    /// The time of its last event, or that to which the stream had come without one: how old it is.
+    pub(super) fn latest(&self) -> Nanos {
+        if self.first_ns == Nanos::MAX { self.until_ns } else { self.last_ns }
+    }
+
     /// Whether it holds nothing of the time between two moments.
     pub(super) fn is_outside(&self, from: Option<Nanos>, until: Option<Nanos>) -> bool {
         let (begin, end) = (self.from_ns.min(self.first_ns), self.until_ns.max(self.last_ns));

@@ -14,6 +14,7 @@ use crate::event::*;
 use crate::source::{Meta, Poll, Probe, Source};
 use crate::{Error, Result, Sink};
 
+mod archive;
 mod hostile;
 mod lifecycle;
 mod repairing;

@@ -13,20 +13,22 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::ipc::MessageHeader;
 use arrow::ipc::reader::StreamDecoder;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+#[cfg(feature = "sql")]
+use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::metadata::{
     ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
 };
 
 use super::commit::Extent;
 use super::footer;
-use super::schema::Table;
+use super::schema::{Table, viewed};
 use super::segment::{ROWS_PER_BATCH, Span};
 use crate::error::{Error, Result};
 
@@ -244,13 +246,39 @@ pub(super) struct Parquet {
 }
 
 impl Parquet {
-    /// Opens a table at rest; none if there is no such file.
+    /// Opens a table at rest; none if there is no such file. Statistics are for others; passed over, they cannot be wrong.
     pub(super) fn open(path: PathBuf, table: Table) -> Result<Option<Self>> {
+        Self::open_with(path, table, ParquetStatisticsPolicy::SkipAll)
+    }
+
+    /// The same for queries, with the statistics by which row groups are passed over.
+    #[cfg(feature = "sql")]
+    pub(super) fn open_for_queries(path: PathBuf, table: Table) -> Result<Option<Self>> {
+        Self::open_with(path, table, ParquetStatisticsPolicy::KeepAll)
+    }
+
+    fn open_with(path: PathBuf, table: Table, statistics: ParquetStatisticsPolicy) -> Result<Option<Self>> {
         let Some(file) = open(&path)? else { return Ok(None) };
         let bytes = file.metadata().map_err(Error::io("cannot read", &path))?.len();
         let footer = footer_of(&file, bytes, &path)?;
-        let metadata = contain(&path, || decode_footer(&footer, bytes, table))?;
+        let metadata = contain(&path, || decode_footer(&footer, bytes, table, statistics))?;
         Ok(Some(Self { path, file, bytes, metadata, next_group: 0, reader: None }))
+    }
+
+    /// The file, its size, and its metadata with the index of its pages, once all their heads have been checked: whoever
+    /// reads it then need not trust what it says of sizes.
+    #[cfg(feature = "sql")]
+    pub(super) fn into_checked(self) -> Result<(File, u64, Arc<ParquetMetaData>)> {
+        for group in self.metadata().row_groups() {
+            footer::check_pages(&self.file, group, self.bytes).map_err(|why| Error::damaged(&self.path, why))?;
+        }
+        let mut reader = ParquetMetaDataReader::new_with_metadata(self.metadata().clone())
+            .with_page_index_policy(PageIndexPolicy::Optional);
+        let metadata = contain(&self.path, || {
+            reader.read_page_indexes_sized(&self.file, self.bytes)?;
+            reader.finish()
+        })?;
+        Ok((self.file, self.bytes, Arc::new(metadata)))
     }
 
     fn metadata(&self) -> &ParquetMetaData {
@@ -306,26 +334,24 @@ fn footer_of(file: &File, bytes: u64, path: &Path) -> Result<Vec<u8>> {
     Ok(footer)
 }
 
-fn decode_footer(footer: &[u8], file_bytes: u64, table: Table) -> Result<ArrowReaderMetadata, String> {
+fn decode_footer(
+    footer: &[u8],
+    file_bytes: u64,
+    table: Table,
+    statistics: ParquetStatisticsPolicy,
+) -> Result<ArrowReaderMetadata, String> {
     let expected = ArrowSchemaConverter::new().convert(&table.schema()).map_err(|e| e.to_string())?;
     let expected = Arc::new(expected);
     footer::check_footer(footer, &expected)?;
-    // Statistics are for other tools; passed over, they cannot be wrong.
     let options = ParquetMetaDataOptions::new()
         .with_schema(expected)
-        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_column_stats_policy(statistics)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
     let metadata = ParquetMetaDataReader::decode_metadata_with_options(footer, Some(&options));
     let metadata = metadata.map_err(|e| e.to_string())?;
     footer::check_metadata(&metadata, file_bytes)?;
     // Views point into the pages: a short page cannot be blown up by repeating a long text.
-    let plain = table.schema();
-    let fields = plain.fields().iter().map(|field| match field.data_type() {
-        DataType::Utf8 => Arc::new(Field::new(field.name(), DataType::Utf8View, field.is_nullable())),
-        _ => Arc::clone(field),
-    });
-    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let options = ArrowReaderOptions::new().with_schema(schema);
+    let options = ArrowReaderOptions::new().with_schema(viewed(&table.schema()));
     ArrowReaderMetadata::try_new(Arc::new(metadata), options).map_err(|e| e.to_string())
 }

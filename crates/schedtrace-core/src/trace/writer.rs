@@ -12,14 +12,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::commit::{self, Commit, CommitState, InFlight, LOCK, MetaFile, SCHEMA, Totals, sync_folder};
-use super::identity::Identities;
 use super::retention::{self, Retention};
-use super::schema::{Note, Rows, Table};
+use super::schema::{Rows, Table};
 use super::segment::{self, Flight, Sealed, Unsealed};
-use super::status::Statuses;
 use super::sync::{Job, Syncer};
 use crate::error::{Error, Result};
 use crate::event::{Batch, Event, LossCounts, Nanos, Task};
+use crate::known::{Identities, Note, Statuses};
 use crate::sink::Sink;
 use crate::source::Meta;
 
@@ -125,6 +124,9 @@ pub struct TraceWriter {
     retention: Retention,
     /// What is beyond the limits and not part of the trace any more. Its files go with the next segment that is sealed.
     overdue: Vec<Sealed>,
+    /// Whether its files go at once, and how many jobs do that.
+    hurry: bool,
+    removing: u32,
     counts: Counts,
     /// The time to which the stream has come.
     until: Nanos,
@@ -200,6 +202,8 @@ impl TraceWriter {
             unsealed: VecDeque::new(),
             retention: Retention::new(options.max_bytes, options.max_age),
             overdue: Vec::new(),
+            hurry: false,
+            removing: 0,
             counts: Counts::default(),
             until: Nanos::ZERO,
             boot_id: commit::boot_id(),
@@ -229,6 +233,32 @@ impl TraceWriter {
     #[must_use]
     pub fn removed_rows(&self) -> u64 {
         self.retention.removed().rows
+    }
+
+    /// The room that the trace needs in bytes: that of its files, and what they take for a moment as they come to rest.
+    pub(super) fn need_bytes(&self) -> u64 {
+        self.retention.sealed_bytes() + self.other_bytes()
+    }
+
+    /// What all but the segments at rest needs.
+    fn other_bytes(&self) -> u64 {
+        // The segment on its way to rest is there twice for a moment.
+        let twice_bytes = self.unsealed.iter().map(|waiting| waiting.bytes).max().unwrap_or(0);
+        let overdue_bytes: u64 = self.overdue.iter().map(|segment| segment.bytes).sum();
+        self.in_flight_bytes() + twice_bytes + overdue_bytes + self.document_bytes
+    }
+
+    /// Changes the limit of size of a trace that has one: the oldest segments are counted out at the next commit. With
+    /// `hurry` their files go at once, and not with the next segment that is sealed.
+    pub(super) fn keep_below(&mut self, max_bytes: u64, hurry: bool) {
+        self.retention.keep_below(max_bytes);
+        self.hurry = hurry;
+    }
+
+    /// Whether there is nothing but the segment that grows: nothing is left that could be removed.
+    pub(super) fn holds_only_the_newest(&self) -> bool {
+        let removed = self.overdue.is_empty() && self.removing == 0;
+        removed && self.retention.sealed_bytes() == 0 && self.unsealed.is_empty()
     }
 
     /// Waits until all segments that were cut are at rest, so that a test does not depend on how fast that goes.
@@ -293,7 +323,10 @@ impl TraceWriter {
         if let Some(flight) = &mut self.flight {
             batch.names.iter().for_each(|name| flight.rows.name(name));
         }
-        batch.statuses.iter().for_each(|status| self.statuses.known(status));
+        for status in &batch.statuses {
+            self.statuses.known(status);
+            self.add(Table::States, |flight| flight.rows.status(status, now))?;
+        }
         for loss in &batch.lost {
             self.counts.lost.add(loss);
             self.statuses.lost(loss);
@@ -397,7 +430,7 @@ impl TraceWriter {
         let segment = flight.end(&written);
         let seq = segment.seq;
         self.unsealed.push_back(Waiting { segment: written, bytes: segment.bytes, files });
-        let job = SealJob { segment, remove: std::mem::take(&mut self.overdue) };
+        let job = SealJob { segment: Some(segment), remove: std::mem::take(&mut self.overdue) };
         if !self.sealer.submit(job) {
             self.collect()?;
             return Err(self.sealer.died());
@@ -413,7 +446,11 @@ impl TraceWriter {
         Ok(())
     }
 
-    fn note(&mut self, sealed: Sealed) {
+    fn note(&mut self, sealed: Option<Sealed>) {
+        let Some(sealed) = sealed else {
+            self.removing = self.removing.saturating_sub(1);
+            return;
+        };
         self.unsealed.retain(|waiting| waiting.segment.seq != sealed.seq);
         self.retention.add(sealed);
     }
@@ -423,16 +460,20 @@ impl TraceWriter {
     fn commit_written(&mut self) -> Result<()> {
         self.collect()?;
         let newest = self.flight.as_mut().map(Flight::write_out).transpose()?;
-        // The segment on its way to rest is there twice for a moment.
-        let twice_bytes = self.unsealed.iter().map(|waiting| waiting.bytes).max().unwrap_or(0);
-        let overdue_bytes: u64 = self.overdue.iter().map(|segment| segment.bytes).sum();
-        let other_bytes = self.in_flight_bytes() + twice_bytes + overdue_bytes + self.document_bytes;
-        self.overdue.extend(self.retention.overdue(other_bytes, self.until));
+        self.overdue.extend(self.retention.overdue(self.other_bytes(), self.until));
         let segments = self.unsealed.iter().map(|waiting| waiting.segment.clone()).chain(newest).collect();
         let commit = self.commit(CommitState::Recording, segments);
         let documents = commit.write(&self.dir)?;
         self.document_bytes = self.document_bytes.max(self.meta_bytes + documents);
         self.committed = Instant::now();
+        if self.hurry && !self.overdue.is_empty() {
+            let job = SealJob { segment: None, remove: std::mem::take(&mut self.overdue) };
+            if !self.sealer.submit(job) {
+                self.collect()?;
+                return Err(self.sealer.died());
+            }
+            self.removing += 1;
+        }
         if self.is_due(self.synced, self.options.sync_interval) {
             self.offer(commit)?;
         }
@@ -511,10 +552,10 @@ impl Sink for TraceWriter {
     }
 }
 
-/// A segment to turn into Parquet, after others have made way for it.
+/// A segment to turn into Parquet, if there is one, after others have made way for it.
 #[derive(Debug)]
 struct SealJob {
-    segment: Unsealed,
+    segment: Option<Unsealed>,
     remove: Vec<Sealed>,
 }
 
@@ -523,7 +564,8 @@ struct SealJob {
 #[derive(Debug)]
 struct Sealer {
     jobs: Option<Sender<SealJob>>,
-    done: Receiver<Result<Sealed>>,
+    /// Of each job the segment that came to rest, if it had one.
+    done: Receiver<Result<Option<Sealed>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -538,7 +580,8 @@ impl Sealer {
             move || {
                 for SealJob { segment, remove } in next {
                     let removed = remove.iter().try_for_each(|segment| retention::remove(&dir, segment));
-                    let sealed = removed.and_then(|()| segment::seal(&dir, &segment));
+                    let sealed =
+                        removed.and_then(|()| segment.map(|segment| segment::seal(&dir, &segment)).transpose());
                     let failed = sealed.is_err();
                     if report.send(sealed).is_err() || failed {
                         return;

@@ -62,7 +62,7 @@ impl Page<'_> {
             count(report.from_idle)
         );
         text += &self.worst(report.handled.iter().map(|row| (row.ipi.clone(), &row.latency)));
-        let columns = |names: &[Column]| -> Vec<Column> {
+        let columns = |names: &[Column<'static>]| -> Vec<Column<'static>> {
             let counts = ["sent", "to CPUs", "per second"].map(Column::Number);
             names.iter().copied().chain(counts).collect()
         };

@@ -76,6 +76,11 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// A trace in a folder that goes with it.
+    pub fn of(trace: PathBuf, dir: tempfile::TempDir) -> Self {
+        Self { trace, _dir: dir }
+    }
+
     /// What a user is told, thread by thread; up to a moment, if one is given.
     pub fn report(&self, until_ns: Option<u64>) -> Report {
         let until = until_ns.map(|until| format!("{until}ns"));

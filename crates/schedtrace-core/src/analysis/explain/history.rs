@@ -304,13 +304,13 @@ impl Observer for History {
             segments = (first as u32, (first + wait.segments.len()) as u32);
         }
         let doing = Doing::Waiting { cause: wait.cause, cpu: wait.cpu.cpu, segments };
-        let edges = Edges { begun: wait.cause != Cause::AtStart, ended: wait.end == WaitEnd::Ran };
+        let edges = Edges { begun: !wait.cut, ended: wait.end == WaitEnd::Ran };
         self.stretch(wait.task.id, (wait.from, wait.until), wait.doubtful, edges, doing);
     }
 
     fn slept(&mut self, slept: &Slept, _: &Seen<'_>) {
         let doing = Doing::Asleep { state: slept.state, end: slept.end, cpu: slept.cpu.cpu, woken_on: None };
-        let edges = Edges { begun: slept.state.is_some(), ended: matches!(slept.end, SleepEnd::Woken(_)) };
+        let edges = Edges { begun: !slept.cut, ended: matches!(slept.end, SleepEnd::Woken(_)) };
         self.stretch(slept.task.id, (slept.from, slept.until), slept.doubtful, edges, doing);
     }
 

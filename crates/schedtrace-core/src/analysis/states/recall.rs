@@ -17,7 +17,8 @@ impl States {
         let from = self.started.unwrap_or(self.now);
         if !snapshot.running {
             let cause = Cause::AtStart;
-            self.begin_wait(task, Waiting { from, cause, cpu, since: from, tentative: false, enqueued: None });
+            let (tentative, enqueued) = (false, None);
+            self.begin_wait(task, Waiting { from, cut: true, cause, cpu, since: from, tentative, enqueued });
         } else if self.cpus.at(cpu).fresh {
             self.set(task, State::Running(cpu));
             self.cpus.at_mut(cpu).take(task, &self.tasks);
@@ -30,11 +31,12 @@ impl States {
         let fresh = self.cpus.at(cpu).fresh;
         // Whoever says what all were doing says so of every CPU that was heard of.
         self.cpus.silence_is_idle = !self.tasks.filtered();
-        let since = status.since.max(self.started.unwrap_or_default());
+        let started = self.started.unwrap_or_default();
+        let (since, cut) = (status.since.max(started), status.since < started || status.doing == Doing::Waiting);
         if status.task.is_idle() {
             if fresh {
                 let on = if matches!(status.doing, Doing::Running(_)) { Occupant::Idle } else { Occupant::Unseen };
-                self.cpus.recall(cpu, since, on, &self.tasks);
+                self.cpus.recall(cpu, (since, cut), on, &self.tasks);
             }
             return;
         }
@@ -42,17 +44,17 @@ impl States {
         if !matches!(self.state(task), State::Unknown) {
             return;
         }
-        let wait = |cause| Waiting { from: since, cause, cpu, since, tentative: false, enqueued: None };
+        let wait = |cause| Waiting { from: since, cut, cause, cpu, since, tentative: false, enqueued: None };
         let (mut held, mut asleep) = (None, None);
         let state = match status.doing {
             Doing::Running(woken) if fresh => {
                 held = woken;
-                self.cpus.recall(cpu, since, Occupant::Task(task), &self.tasks);
+                self.cpus.recall(cpu, (since, cut), Occupant::Task(task), &self.tasks);
                 State::Running(cpu)
             }
             Doing::Running(_) | Doing::Unknown => State::Lost,
             Doing::Waking(waker, state) => {
-                asleep = Some(Asleep { from: since, state: Some(state), cpu });
+                asleep = Some(Asleep { from: since, state: Some(state), cpu, cut });
                 State::Waiting(Waiting { tentative: true, ..wait(Cause::Woken(waker)) })
             }
             Doing::Woken(waker) => State::Waiting(wait(Cause::Woken(waker))),
@@ -60,7 +62,7 @@ impl States {
             Doing::Throttled => State::Waiting(wait(Cause::Throttled)),
             Doing::New(by) => State::Waiting(wait(Cause::New(by))),
             Doing::Waiting => State::Waiting(wait(Cause::AtStart)),
-            Doing::Asleep(state) => State::Blocked(Asleep { from: since, state: Some(state), cpu }),
+            Doing::Asleep(state) => State::Blocked(Asleep { from: since, state: Some(state), cpu, cut }),
         };
         if let Some(thread) = self.thread(task) {
             thread.segments.clear();

@@ -3,7 +3,6 @@
 mod bounds;
 mod explanations;
 mod properties;
-#[cfg(feature = "trace")]
 mod recall;
 mod reports;
 mod rules;

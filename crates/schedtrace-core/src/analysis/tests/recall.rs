@@ -6,7 +6,7 @@ use super::properties::{of_some_length, told as summed};
 use super::simulator::{simulate, steps};
 use super::*;
 use crate::analysis::{Explain, Mechanism, Subject};
-use crate::trace::Statuses;
+use crate::known::Statuses;
 
 /// The reports of what follows a moment: by those who saw everything, and by those who were told at that moment.
 fn both<A: Analysis>(stream: Stream, at: Nanos, study: impl Fn(Options) -> A) -> [A::Report; 2] {

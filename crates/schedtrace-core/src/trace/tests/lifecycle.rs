@@ -196,7 +196,7 @@ fn steps_out_of_order_are_refused() {
 }
 
 /// Tasks that are announced once, at the start, and switch for ever.
-fn long_lived(count: u64, size: u64) -> Vec<Batch> {
+pub(super) fn long_lived(count: u64, size: u64) -> Vec<Batch> {
     let mut batches = stream(count, size);
     let tasks: Vec<Task> = (1..=count as u32).map(|id| task(id, 500, "old")).collect();
     for batch in &mut batches {
@@ -245,7 +245,7 @@ fn the_oldest_go_when_a_trace_grows_too_large() {
 }
 
 /// The oldest segments of a trace are gone, and what is left is the end of what was written, whole.
-fn assert_is_the_end_of(dir: &Path, batches: &[Batch]) {
+pub(super) fn assert_is_the_end_of(dir: &Path, batches: &[Batch]) {
     let mut reader = TraceReader::open(dir).unwrap();
     let info = reader.info().unwrap();
     let removed = info.completeness.removed;

@@ -1,11 +1,11 @@
-//! Who is alive: the identities that a segment begins with, so that it can be read without those before it.
+//! Who is alive: the identities with which a segment or a window begins, so that it can be read without what was before.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-use super::schema::Note;
+use super::Note;
 use crate::event::{Cgroup, CgroupId, Cpu, Event, EventKind, Nanos, Task, TaskId};
 
 /// The most tasks that are carried from segment to segment. More than any machine runs; it bounds what a lossy recording
@@ -18,7 +18,7 @@ const PATH_OVERHEAD: usize = 64;
 
 /// The tasks that are alive, and the paths of cgroups.
 #[derive(Debug, Default)]
-pub(super) struct Identities {
+pub(crate) struct Identities {
     tasks: HashMap<TaskId, (Task, Nanos)>,
     /// Which life has a thread id now: when another takes it, the one before has ended, even if nobody saw it.
     by_tid: HashMap<u32, TaskId>,
@@ -33,7 +33,7 @@ impl Identities {
     ///
     /// An identity holds for late events too, which are sorted to their place before it: hence the time since which it
     /// holds, if that is earlier. Never before an earlier identity of the same task, or sorting would swap the two.
-    pub(super) fn task(&mut self, task: &Task, now: Nanos) -> Nanos {
+    pub(crate) fn task(&mut self, task: &Task, now: Nanos) -> Nanos {
         let mut seen = now.min(task.since);
         if let Some(cpu) = idle_cpu(task.id) {
             self.idle.insert(cpu);
@@ -59,7 +59,7 @@ impl Identities {
     }
 
     /// Takes note of a cgroup's path that was announced when the stream had come to `now`.
-    pub(super) fn cgroup(&mut self, cgroup: &Cgroup, now: Nanos) {
+    pub(crate) fn cgroup(&mut self, cgroup: &Cgroup, now: Nanos) {
         if self.path_bytes > MAX_PATH_BYTES {
             self.forget_unused_cgroups();
         }
@@ -79,7 +79,7 @@ impl Identities {
 
     /// Takes note of an event: of lives that end. Returns the idle tasks that were not seen before.
     #[inline]
-    pub(super) fn event(&mut self, event: &Event) -> impl Iterator<Item = Cpu> + use<> {
+    pub(crate) fn event(&mut self, event: &Event) -> impl Iterator<Item = Cpu> + use<> {
         let (a, b) = match &event.kind {
             EventKind::Switch(e) => {
                 if e.prev_ends() {
@@ -114,7 +114,7 @@ impl Identities {
     }
 
     /// What a new segment begins with: idle tasks, then the others by id.
-    pub(super) fn carry_tasks(&self) -> impl Iterator<Item = Note<Task>> {
+    pub(crate) fn carry_tasks(&self) -> impl Iterator<Item = Note<Task>> {
         let mut alive: Vec<TaskId> = self.tasks.keys().copied().collect();
         alive.sort_unstable();
         let idle = self.idle.cpus().map(|cpu| Note { seen: Nanos::ZERO, carried: true, item: Task::idle(cpu) });
@@ -123,7 +123,7 @@ impl Identities {
     }
 
     /// What a new segment begins with: the paths of cgroups by id.
-    pub(super) fn carry_cgroups(&self) -> impl Iterator<Item = Note<Cgroup>> {
+    pub(crate) fn carry_cgroups(&self) -> impl Iterator<Item = Note<Cgroup>> {
         let mut ids: Vec<CgroupId> = self.cgroups.keys().copied().collect();
         ids.sort_unstable();
         let known = ids.into_iter().filter_map(|id| self.cgroups.get_key_value(&id));
@@ -136,7 +136,7 @@ impl Identities {
 }
 
 /// The CPU of an idle task's id, if it is one that [`TaskId::idle`] makes.
-pub(super) fn idle_cpu(task: TaskId) -> Option<Cpu> {
+pub(crate) fn idle_cpu(task: TaskId) -> Option<Cpu> {
     task.idle_cpu().filter(|cpu| TaskId::idle(*cpu) == task)
 }
 

@@ -1,5 +1,5 @@
-//! What every task is doing, kept while a recording is written: a segment begins with it, so that it can be analysed without
-//! those before it.
+//! What every task is doing, kept while a stream goes by: a segment or a window begins with it, so that it can be analysed
+//! without what was before.
 //!
 //! It is the state machine of [`analysis::states`](crate::analysis::states) without intervals, causes of doubt, or CPUs: what
 //! is stored is where that one has to go on from. A property test holds the two together.
@@ -168,7 +168,7 @@ impl Statuses {
         }
     }
 
-    /// What a new segment begins with, by task.
+    /// What a segment or a window that follows begins with, by task.
     pub(crate) fn carry(&self) -> Vec<TaskStatus> {
         // What came after the last loss is known again.
         let known = |status: TaskStatus| match self.lost_until {
