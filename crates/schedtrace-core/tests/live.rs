@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use schedtrace_core::live::{Aspect, Collector, CollectorBuilder, ShardPolicy, State};
 use schedtrace_core::{Comm, Context, Cpu, Event, EventKind, Kind, Nanos, Pipeline, Source, TaskId, Transport, Waker};
-use support::{InKernel, ONE, assert_switches, datagrams, monotonic, ping_pong, record, sleeper, truth};
+use support::{
+    InKernel, ONE, Recorded, Truth, assert_switches, datagrams, monotonic, ping_pong, record, sleeper, truth,
+};
 
 #[test]
 fn live_switches_are_those_that_the_kernel_counts() {
@@ -38,25 +40,39 @@ fn live_switches_are_those_that_the_kernel_counts() {
 #[test]
 fn live_wakers_are_the_thread_or_the_interrupt() {
     let (recorded, (sleeper, (ping, pong), receiver)) =
-        record(support::collector(), || (sleeper("st-sleeper", 50).join().unwrap(), ping_pong(200), datagrams(50)));
-    let wakers = |tid: u32, until: Nanos| -> Vec<Waker> {
-        let ids = recorded.ids(tid);
-        let wakings = recorded.events.iter().filter(|event| event.ts < until).filter_map(|event| match event.kind {
-            EventKind::Waking(waking) if ids.contains(&waking.task) => Some(waking.waker()),
-            _ => None,
-        });
-        wakings.collect()
-    };
-    let of_sleeper = wakers(sleeper.tid, sleeper.until);
-    let by_timer = of_sleeper.iter().filter(|waker| **waker == Waker::Interrupt(Context::Hardirq)).count();
-    assert!(by_timer >= 50, "a high-resolution timer fires in a hardirq: {of_sleeper:?}");
-    let of_receiver = wakers(receiver.tid, receiver.until);
-    let by_network = of_receiver.iter().filter(|waker| **waker == Waker::Interrupt(Context::Softirq)).count();
-    assert!(by_network >= 25, "the loopback device delivers in a softirq: {of_receiver:?}");
+        record(support::collector(), || (sleeper("st-sleeper", 50).join().unwrap(), ping_pong(2000), datagrams(50)));
+    // How often one sleeps at all depends on who is faster; a lock of the kernel is waited for now and then.
+    let ends = ends_of_sleep(&recorded, sleeper);
+    let by_timer = ends.iter().filter(|waker| **waker == Some(Waker::Interrupt(Context::Hardirq))).count();
+    assert!(by_timer >= 25 && by_timer + 5 >= ends.len(), "a high-resolution timer fires in a hardirq: {ends:?}");
+    let ends = ends_of_sleep(&recorded, receiver);
+    let by_network = ends.iter().filter(|waker| **waker == Some(Waker::Interrupt(Context::Softirq))).count();
+    assert!(by_network >= 25, "the loopback device delivers in a softirq: {ends:?}");
     let ping_id = recorded.ids(ping.tid)[0];
-    let of_pong = wakers(pong.tid, pong.until);
-    let by_ping = of_pong.iter().filter(|waker| **waker == Waker::Task(ping_id)).count();
-    assert!(by_ping >= 20 && by_ping + 5 >= of_pong.len(), "a writer wakes the reader of its pipe: {of_pong:?}");
+    let ends = ends_of_sleep(&recorded, pong);
+    let by_ping = ends.iter().filter(|waker| **waker == Some(Waker::Task(ping_id))).count();
+    assert!(by_ping > 0 && by_ping + 5 >= ends.len(), "a writer wakes the reader of its pipe: {ends:?}");
+}
+
+/// Who ended each sleep of a thread from which it was seen to come back. On some virtual machines no tracer sees what a CPU
+/// does while a thread of process 1 is current: a timer that fires then leaves no waking, and its sleeper's switch no event.
+fn ends_of_sleep(recorded: &Recorded, truth: Truth) -> Vec<Option<Waker>> {
+    let ids = recorded.ids(truth.tid);
+    let (mut asleep, mut waker, mut ends) = (false, None, Vec::new());
+    for event in recorded.events.iter().filter(|event| event.ts < truth.until) {
+        match event.kind {
+            EventKind::Switch(switch) if ids.contains(&switch.prev) => asleep = switch.voluntary(),
+            EventKind::Switch(switch) if ids.contains(&switch.next) => {
+                if asleep {
+                    ends.push(waker);
+                }
+                waker = None;
+            }
+            EventKind::Waking(waking) if ids.contains(&waking.task) => waker = Some(waking.waker()),
+            _ => {}
+        }
+    }
+    ends
 }
 
 #[test]
