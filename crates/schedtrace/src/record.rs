@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::{Access, AtFlags, CWD};
 use schedtrace_core::export::perfetto::PerfettoWriter;
 use schedtrace_core::flight::{FlightHandle, FlightOptions, FlightRecorder};
-use schedtrace_core::live::Stopper;
+use schedtrace_core::live::{Collector, Stopper};
 use schedtrace_core::system::procfs;
 use schedtrace_core::trace::{TraceWriter, WriterOptions};
 use schedtrace_core::{Batch, Error, Kind, Meta, Nanos, OnFull, Pipeline, Sink, Source, Summary};
@@ -81,24 +81,12 @@ pub(crate) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     ending.until = args.duration.map(|span| began + span);
 
     let seen = Seen::default();
-    let mut recording = Recording { target: &mut target, seen: &seen };
-    let (happens, happened) = mpsc::sync_channel(SIGNALS);
-    let _signals = signals.tell(happens.clone())?;
-    let (summary, status) = std::thread::scope(|scope| {
-        let pipeline = std::thread::Builder::new().name("st-merge".into()).spawn_scoped(scope, || {
-            let _over = Over(happens);
-            let pipeline = Pipeline::new().sink(recording.target.name(), OnFull::Block, &mut recording);
-            let perfetto = perfetto.as_mut().map(|writer| ("perfetto", OnFull::Block, writer));
-            perfetto
-                .into_iter()
-                .fold(pipeline, |pipeline, (name, full, sink)| pipeline.sink(name, full, sink))
-                .run(&mut collector)
-        });
-        let pipeline = pipeline.map_err(|error| Failure::Coded(FAILURE, format!("cannot start a thread: {error}")))?;
-        let status = ending.wait(&seen, began, happened);
-        let summary = pipeline.join().map_err(|_| Failure::Coded(FAILURE, "the recorder panicked: a bug".into()))?;
-        Ok::<_, Failure>((summary?.into_result()?, status))
-    })?;
+    let name = target.name();
+    let mut recording = Recording { sink: target.sink(), seen: &seen };
+    let perfetto = perfetto.as_mut().map(|writer| ("perfetto", OnFull::Block, writer));
+    let pipeline = Pipeline::new().sink(name, OnFull::Block, &mut recording);
+    let pipeline = perfetto.into_iter().fold(pipeline, |pipeline, (name, full, sink)| pipeline.sink(name, full, sink));
+    let (summary, status) = run_until(&mut ending, pipeline, &mut collector, &seen, began, signals)?;
     let text = target.told(&summary, collector.meta(), &output, cpu_time() - before);
     // What was recorded is on disk, whether anybody reads this or not.
     let _ = std::io::stderr().write_all(text.as_bytes());
@@ -228,6 +216,30 @@ impl Drop for Telling {
     }
 }
 
+/// Records on a thread of its own until something ends it; with the status of the command, if that was it.
+fn run_until(
+    ending: &mut Ending,
+    pipeline: Pipeline<'_>,
+    collector: &mut Collector,
+    seen: &Seen,
+    began: Instant,
+    signals: Signals,
+) -> Result<(Summary, Option<ExitStatus>), Failure> {
+    let (happens, happened) = mpsc::sync_channel(SIGNALS);
+    let _signals = signals.tell(happens.clone())?;
+    std::thread::scope(|scope| {
+        let recording = std::thread::Builder::new().name("st-merge".into()).spawn_scoped(scope, || {
+            let _over = Over(happens);
+            pipeline.run(collector)
+        });
+        let recording =
+            recording.map_err(|error| Failure::Coded(FAILURE, format!("cannot start a thread: {error}")))?;
+        let status = ending.wait(seen, began, happened);
+        let summary = recording.join().map_err(|_| Failure::Coded(FAILURE, "the recorder panicked: a bug".into()))?;
+        Ok((summary?.into_result()?, status))
+    })
+}
+
 /// What ends the recording.
 #[derive(Debug)]
 struct Ending {
@@ -332,7 +344,7 @@ impl Target {
         }
     }
 
-    fn sink(&mut self) -> &mut dyn Sink {
+    fn sink(&mut self) -> &mut (dyn Sink + Send) {
         match self {
             Self::Trace(writer) => &mut **writer,
             Self::Flight(flown) => &mut **flown,
@@ -341,23 +353,22 @@ impl Target {
 }
 
 /// What is recorded into, and the count of what came. One sink: when the trace cannot be written, the recording is over.
-#[derive(Debug)]
 struct Recording<'a> {
-    target: &'a mut Target,
+    sink: &'a mut (dyn Sink + Send),
     seen: &'a Seen,
 }
 
 impl Sink for Recording<'_> {
     fn begin(&mut self, meta: &Meta) -> Result<(), Error> {
-        self.target.sink().begin(meta)
+        self.sink.begin(meta)
     }
     fn batch(&mut self, batch: &Batch) -> Result<(), Error> {
-        self.target.sink().batch(batch)?;
+        self.sink.batch(batch)?;
         self.seen.add(batch);
         Ok(())
     }
     fn finish(&mut self, meta: &Meta) -> Result<(), Error> {
-        self.target.sink().finish(meta)
+        self.sink.finish(meta)
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &SqlArgs) -> Result<(), Failure> {
     let form = Form::new(args)?;
     let what = What::open(args, traces, form.limits(args), statement.is_some())?;
     match statement {
-        Some(statement) => ask(&*what.now()?, &args.query(&statement), &form),
+        Some(statement) => ask(&what.now()?, &args.query(&statement), &form),
         None if std::io::stdin().is_terminal() => prompt::run(&what, form),
         None => {
             let text = read("-".as_ref())?;
@@ -70,31 +70,12 @@ impl What {
         Ok(Self::Traces(Database::open(query::find(traces)?)?.with_limits(limits)))
     }
 
-    /// As it is now.
-    fn now(&self) -> Result<Now<'_>> {
+    /// As it is now: traces are the same always, and of the running machine this is a moment.
+    fn now(&self) -> Result<Database> {
         match self {
-            Self::Traces(db) => Ok(Now::Same(db)),
+            Self::Traces(db) => Ok(db.clone()),
             #[cfg(feature = "live")]
-            Self::Live(live, limits) => Ok(Now::Made(live.database(limits)?)),
-        }
-    }
-}
-
-/// Traces that are opened once, or a window as it was at a moment.
-#[derive(Debug)]
-enum Now<'a> {
-    Same(&'a Database),
-    #[cfg(feature = "live")]
-    Made(Database),
-}
-
-impl std::ops::Deref for Now<'_> {
-    type Target = Database;
-    fn deref(&self) -> &Database {
-        match self {
-            Self::Same(db) => db,
-            #[cfg(feature = "live")]
-            Self::Made(db) => db,
+            Self::Live(live, limits) => live.database(limits),
         }
     }
 }
@@ -105,7 +86,6 @@ struct Form {
     /// None for a table to read.
     format: Option<Format>,
     output: Option<PathBuf>,
-    rows: Option<u64>,
 }
 
 impl Form {
@@ -121,13 +101,13 @@ impl Form {
             let why = format!("{} exists already: give another file with -o, or --force", output.display());
             return Err(Error::Invalid(why));
         }
-        Ok(Self { format, output: args.output.clone(), rows: args.rows })
+        Ok(Self { format, output: args.output.clone() })
     }
 
     fn limits(&self, args: &SqlArgs) -> Limits {
         let mut limits = Limits::default();
         // A table is for eyes; whoever takes a file takes it whole.
-        limits.rows = self.rows.or(self.format.is_none().then_some(ROWS_OF_A_TABLE));
+        limits.rows = args.rows.or(self.format.is_none().then_some(ROWS_OF_A_TABLE));
         limits.time = args.timeout.unwrap_or(limits.time);
         limits.memory_bytes =
             args.memory.map_or(limits.memory_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX));
@@ -145,12 +125,12 @@ fn ask(db: &Database, query: &Query, form: &Form) -> Result<(), Failure> {
     let began = Instant::now();
     let mut rows = db.query(query.clone())?;
     let Some(format) = form.format else {
-        let text = as_table(&mut rows)?;
+        let (text, written) = as_table(&mut rows)?;
         match &form.output {
             Some(output) => create(output)?.write_all(text.as_bytes()).map_err(Error::io("cannot write", output))?,
             None => write!(std::io::stdout(), "{text}")?,
         }
-        return told(&rows, db, text.lines().count().saturating_sub(1) as u64, began);
+        return told(&rows, db, written, began);
     };
     let written = match &form.output {
         Some(output) => rows.write(format, create(output)?)?,
@@ -184,7 +164,8 @@ fn told(rows: &Rows, db: &Database, written: u64, began: Instant) -> Result<(), 
     Ok(())
 }
 
-fn as_table(rows: &mut Rows) -> Result<String> {
+/// The rows for eyes, and how many they are.
+fn as_table(rows: &mut Rows) -> Result<(String, u64)> {
     let columns = rows.columns();
     let heads: Vec<Column<'_>> = columns
         .iter()
@@ -194,7 +175,8 @@ fn as_table(rows: &mut Rows) -> Result<String> {
     for batch in rows {
         lines.extend(query::cells(&batch?)?);
     }
-    Ok(table(&heads, lines))
+    let written = lines.len() as u64;
+    Ok((table(&heads, lines), written))
 }
 
 fn create(path: &Path) -> Result<File> {

@@ -9,14 +9,13 @@ mod answer;
 #[path = "common/mod.rs"]
 mod common;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use answer::{Answer, Named, WAITS, hold};
-use common::process::Process;
+use common::process::{Process, random_name};
 use common::recording::{Recording, number};
 use common::threads::{self, Threads, WORKLOAD, cpus, ms, nice, spin, tid, us};
 use rustix::process::{Pid, Signal, kill_process};
@@ -63,17 +62,6 @@ fn a_process_under_test() {
 fn scheduled(how: &[&str]) {
     let status = Command::new("chrt").args(how).arg(tid().to_string()).status();
     assert!(status.expect("this takes chrt").success(), "live tests need root");
-}
-
-/// A name that says nothing.
-fn random_name() -> String {
-    let mut bits = RandomState::new().build_hasher().finish();
-    let mut letter = || {
-        let letter = b'a' + (bits % 26) as u8;
-        bits /= 26;
-        char::from(letter)
-    };
-    (0..8).map(|_| letter()).collect()
 }
 
 /// `schedtrace record --flight` at work.

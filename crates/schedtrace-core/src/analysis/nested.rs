@@ -85,15 +85,17 @@ pub(crate) struct Nested {
     unpaired_ipis: u64,
 }
 
+/// Whatever time it is.
+#[cfg(feature = "sql")]
+impl Default for Nested {
+    fn default() -> Self {
+        Self::new(&Scope::new(&super::Options::default()))
+    }
+}
+
 impl Nested {
     pub(super) fn new(scope: &Scope) -> Self {
         Self { scope: *scope, cpus: Table::default(), unpaired: 0, unpaired_ipis: 0 }
-    }
-
-    /// Whatever time it is.
-    #[cfg(feature = "sql")]
-    pub(crate) fn of_everything() -> Self {
-        Self::new(&Scope::new(&super::Options::default()))
     }
 
     pub(super) fn unpaired(&self) -> u64 {

@@ -86,6 +86,27 @@ pub struct Ran {
     pub cut: bool,
 }
 
+impl Ran {
+    /// It ended, and began in the part that is read.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.left != Left::Open && !self.cut
+    }
+}
+
+impl Waited<'_> {
+    /// It ended with a CPU, and began in the part that is read.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.end == WaitEnd::Ran && !self.cut
+    }
+}
+
+impl Slept {
+    /// It ended with a waking, and began in the part that is read.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self.end, SleepEnd::Woken(_)) && !self.cut
+    }
+}
+
 /// How a task's time on a CPU ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {

@@ -303,7 +303,7 @@ impl Scope {
         let ns = (until - from).0;
         Some(match wait {
             wait if wait.doubtful && (wait.end == WaitEnd::Unseen || !self.include_doubtful) => Counts::InLoss(ns),
-            wait if from == wait.from && wait.end == WaitEnd::Ran && !wait.cut => Counts::Sample(ns),
+            wait if from == wait.from && wait.is_whole() => Counts::Sample(ns),
             _ => Counts::Censored(ns),
         })
     }

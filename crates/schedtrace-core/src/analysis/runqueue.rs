@@ -217,7 +217,7 @@ impl RunQueue {
                 return false;
             }
         }
-        let whole = from == wait.from && wait.end == WaitEnd::Ran && !wait.cut;
+        let whole = from == wait.from && wait.is_whole();
         let cause = CauseKind::from(wait.cause);
         let sample = CauseKind::MEASURED.iter().position(|&kind| whole && kind == cause);
         match sample {

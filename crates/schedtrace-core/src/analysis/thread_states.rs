@@ -251,14 +251,14 @@ impl Observer for ThreadStates {
     fn ran(&mut self, ran: &Ran, seen: &Seen<'_>) {
         let Some(row) = self.scope.row(ran.task, ran.span.cpu, seen) else { return };
         let super::states::Span { cpu, from, until, doubtful } = ran.span;
-        let whole = ran.left != super::states::Left::Open && !ran.cut;
+        let whole = ran.is_whole();
         let (task, cpu, state) = (ran.task.id, cpu.cpu, ThreadState::Running);
         self.spend(Spent { task, row, cpu, from, until, state, whole, doubtful }, seen);
     }
 
     fn waited(&mut self, wait: &Waited<'_>, seen: &Seen<'_>) {
         let Some(row) = self.scope.row(wait.task, wait.cpu, seen) else { return };
-        let whole = wait.end == super::states::WaitEnd::Ran && !wait.cut;
+        let whole = wait.is_whole();
         let state = CauseKind::from(wait.cause).into();
         let Waited { from, until, doubtful, .. } = *wait;
         let (task, cpu) = (wait.task.id, wait.cpu.cpu);
@@ -269,7 +269,7 @@ impl Observer for ThreadStates {
         let Some(row) = self.scope.row(slept.task, slept.cpu, seen) else { return };
         let Slept { from, until, doubtful, .. } = *slept;
         let (task, cpu) = (slept.task.id, slept.cpu.cpu);
-        let whole = matches!(slept.end, SleepEnd::Woken(_)) && !slept.cut;
+        let whole = slept.is_whole();
         let state = ThreadState::of_sleep(slept.state);
         let spent = Spent { task, row, cpu, from, until, state, whole, doubtful };
         if let SleepEnd::Woken(waker) = slept.end

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 use super::docs;
 use super::functions;
 use super::guard;
-use super::origin::{From as Rows_, Open, Origin};
+use super::origin::{Open, Origin, Place};
 use super::providers::{Provider, STORE, Table};
 use super::tables::TableDoc;
 use super::views::VIEWS;
@@ -189,7 +189,7 @@ impl From<&str> for Query {
 /// assert_eq!(rows[0].num_rows(), 1);
 /// # Ok::<(), schedtrace_core::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Database {
     shared: Arc<Shared>,
 }
@@ -225,7 +225,7 @@ impl Database {
             let path = path.as_ref();
             let reader = TraceReader::open(path)?;
             let (host, name) = (reader.meta().host.hostname.clone(), path.display().to_string());
-            origins.push(Origin::new(origins.len(), Rows_::Trace(path.to_owned()), host, name));
+            origins.push(Origin::new(origins.len(), Place::Trace(path.to_owned()), host, name));
             for table in reader.table_names() {
                 if !stored.iter().any(|(name, _)| *name == table)
                     && let Some(schema) = reader.columns(table)
@@ -259,7 +259,7 @@ impl Database {
         let is_on = |kind| meta.probes.iter().any(|probe| probe.kind == kind && probe.on);
         let tables = all_tables().filter(|(_, kind, _)| kind.is_none_or(is_on));
         let stored = tables.map(|(name, _, schema)| (name, schema)).collect();
-        let origin = Origin::new(0, Rows_::Stream(open), meta.host.hostname, name.to_owned());
+        let origin = Origin::new(0, Place::Stream(open), meta.host.hostname, name.to_owned());
         Self::new(vec![origin], stored)
     }
 

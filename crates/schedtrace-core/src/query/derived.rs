@@ -20,7 +20,7 @@ fn dur(from: Nanos, until: Nanos, doubtful: bool) -> Option<u64> {
 
 /// Whether a run began and ended while it was looked at: what ran when the recording began had begun before.
 fn saw_both_ends(ran: &Ran, started: Nanos) -> bool {
-    ran.left != Left::Open && !ran.cut && ran.span.from != started
+    ran.is_whole() && ran.span.from != started
 }
 
 /// The letter of a state, as text.
@@ -38,28 +38,48 @@ fn letter(state: TaskState) -> &'static str {
     }
 }
 
-/// Last priorities, by CPU.
-#[derive(Debug, Default)]
-struct Prios(HashMap<Cpu, u8>);
-
-/// Rows of `sched_slice`.
-pub(super) struct Slices {
-    maker: Maker<SliceColumns>,
-    prios: Prios,
+/// What makes the rows of a table, and what it has to remember for that.
+pub(super) struct Made<C, S> {
+    maker: Maker<C>,
+    memory: S,
 }
 
-impl From<Maker<SliceColumns>> for Slices {
-    fn from(maker: Maker<SliceColumns>) -> Self {
-        Self { maker, prios: Prios::default() }
+impl<C, S: Default> From<Maker<C>> for Made<C, S> {
+    fn from(maker: Maker<C>) -> Self {
+        Self { maker, memory: S::default() }
     }
 }
+
+/// Of which intervals a table's rows are made.
+macro_rules! made {
+    ($($made:ident: $columns:ident of $($of:ident),*;)*) => {$(
+        impl Make for $made {
+            type Columns = $columns;
+            const OF: Intervals = Intervals { $($of: true,)* ..Intervals::NONE };
+            fn maker(&mut self) -> &mut Maker<$columns> {
+                &mut self.maker
+            }
+        }
+    )*};
+}
+
+made! {
+    Slices: SliceColumns of runs, idles;
+    ThreadStates: StateColumns of runs, waits, sleeps;
+    Wakeups: WakeupColumns of waits;
+    Preemptions: PreemptionColumns of waits;
+    Irqs: IrqColumns of;
+}
+
+/// Rows of `sched_slice`; with the last priority on each CPU.
+pub(super) type Slices = Made<SliceColumns, HashMap<Cpu, u8>>;
 
 impl Slices {
     fn add(&mut self, task: TaskId, span: &Span, end_state: Option<&str>, both_ends: bool, seen: &Seen<'_>) {
         if !self.maker.wants_time(span.from) || !self.maker.wants_task(task, seen) {
             return;
         }
-        let priority = self.prios.0.get(&span.cpu.cpu).copied();
+        let priority = self.memory.get(&span.cpu.cpu).copied();
         let whole = both_ends && !span.doubtful;
         let who = self.maker.who(task, seen);
         let (rows, names) = self.maker.parts();
@@ -99,26 +119,12 @@ impl Observer for Slices {
     }
 
     fn switched(&mut self, switched: &Switched, _: &Seen<'_>) {
-        self.prios.0.insert(switched.cpu.cpu, switched.next_prio);
-    }
-}
-
-impl Make for Slices {
-    type Columns = SliceColumns;
-    const OF: Intervals = Intervals { runs: true, idles: true, waits: false, sleeps: false };
-    fn maker(&mut self) -> &mut Maker<SliceColumns> {
-        &mut self.maker
+        self.memory.insert(switched.cpu.cpu, switched.next_prio);
     }
 }
 
 /// Rows of `thread_state`.
-pub(super) struct ThreadStates(Maker<StateColumns>);
-
-impl From<Maker<StateColumns>> for ThreadStates {
-    fn from(maker: Maker<StateColumns>) -> Self {
-        Self(maker)
-    }
-}
+pub(super) type ThreadStates = Made<StateColumns, ()>;
 
 /// A time in one state.
 struct Stretch<'a> {
@@ -137,7 +143,7 @@ struct Stretch<'a> {
 
 impl ThreadStates {
     fn add(&mut self, stretch: &Stretch<'_>, seen: &Seen<'_>) {
-        let maker = &mut self.0;
+        let maker = &mut self.maker;
         if !maker.wants_time(stretch.from) || !maker.wants_task(stretch.task, seen) {
             return;
         }
@@ -174,7 +180,7 @@ impl Observer for ThreadStates {
             task: ran.task.id,
             from: ran.span.from,
             until: ran.span.until,
-            both_ends: saw_both_ends(ran, self.0.started),
+            both_ends: saw_both_ends(ran, self.maker.started),
             doubtful: ran.span.doubtful,
             cpu: Some(ran.span.cpu),
             state: Some("Running"),
@@ -196,7 +202,7 @@ impl Observer for ThreadStates {
             task: wait.task.id,
             from: wait.from,
             until: wait.until,
-            both_ends: wait.end == WaitEnd::Ran && !wait.cut,
+            both_ends: wait.is_whole(),
             doubtful: wait.doubtful || wait.end == WaitEnd::Unseen,
             cpu: Some(wait.cpu),
             state: Some(if lost_the_cpu { "R+" } else { "R" }),
@@ -212,7 +218,7 @@ impl Observer for ThreadStates {
             task: slept.task.id,
             from: slept.from,
             until: slept.until,
-            both_ends: matches!(slept.end, SleepEnd::Woken(_)) && !slept.cut,
+            both_ends: slept.is_whole(),
             doubtful: slept.doubtful || slept.end == SleepEnd::Unseen,
             cpu: None,
             state: slept.state.map(letter),
@@ -224,22 +230,8 @@ impl Observer for ThreadStates {
     }
 }
 
-impl Make for ThreadStates {
-    type Columns = StateColumns;
-    const OF: Intervals = Intervals { runs: true, idles: false, waits: true, sleeps: true };
-    fn maker(&mut self) -> &mut Maker<StateColumns> {
-        &mut self.0
-    }
-}
-
 /// Rows of `wakeup`.
-pub(super) struct Wakeups(Maker<WakeupColumns>);
-
-impl From<Maker<WakeupColumns>> for Wakeups {
-    fn from(maker: Maker<WakeupColumns>) -> Self {
-        Self(maker)
-    }
-}
+pub(super) type Wakeups = Made<WakeupColumns, ()>;
 
 impl Observer for Wakeups {
     fn waited(&mut self, wait: &Waited<'_>, seen: &Seen<'_>) {
@@ -248,7 +240,7 @@ impl Observer for Wakeups {
             Cause::New(parent) => (Waker::Task(parent), true),
             Cause::Preempted(_) | Cause::Throttled | Cause::AtStart => return,
         };
-        let maker = &mut self.0;
+        let maker = &mut self.maker;
         if !maker.wants_time(wait.from) || !maker.wants_task(wait.task.id, seen) {
             return;
         }
@@ -276,23 +268,15 @@ impl Observer for Wakeups {
             prev_cpu: wait.ran_on.map(|cpu| cpu.cpu.0),
             migrated: wait.migrated,
             enqueue_dur: wait.enqueued.map(|at| (at - wait.from).0),
-            whole: wait.end == WaitEnd::Ran && !doubtful && !wait.cut,
+            whole: wait.is_whole() && !doubtful,
         });
         rows.added();
     }
 }
 
-impl Make for Wakeups {
-    type Columns = WakeupColumns;
-    const OF: Intervals = Intervals { runs: false, idles: false, waits: true, sleeps: false };
-    fn maker(&mut self) -> &mut Maker<WakeupColumns> {
-        &mut self.0
-    }
-}
-
 /// How a task lost its CPU.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
+pub(super) struct Taken {
     at: Nanos,
     cpu: Cpu,
     prio: u8,
@@ -300,37 +284,27 @@ struct Taken {
     in_kernel: bool,
 }
 
-/// Rows of `preemption`.
-pub(super) struct Preemptions {
-    maker: Maker<PreemptionColumns>,
-    /// Of those who wait to have a CPU again.
-    taken: HashMap<TaskId, Taken>,
-}
+/// Rows of `preemption`; with those who wait to have a CPU again.
+pub(super) type Preemptions = Made<PreemptionColumns, HashMap<TaskId, Taken>>;
 
 /// Of so many waiting tasks at once it is known how they lost their CPU.
 const MAX_TAKEN: usize = 1 << 19;
 
-impl From<Maker<PreemptionColumns>> for Preemptions {
-    fn from(maker: Maker<PreemptionColumns>) -> Self {
-        Self { maker, taken: HashMap::new() }
-    }
-}
-
 impl Observer for Preemptions {
     fn switched(&mut self, switched: &Switched, _: &Seen<'_>) {
         let Left::Preempted { in_kernel } = switched.left else { return };
-        if switched.prev.id.is_idle() || self.taken.len() >= MAX_TAKEN {
+        if switched.prev.id.is_idle() || self.memory.len() >= MAX_TAKEN {
             return;
         }
         let (at, cpu) = (switched.at, switched.cpu.cpu);
         let taken = Taken { at, cpu, prio: switched.prev_prio, by_prio: switched.next_prio, in_kernel };
-        self.taken.insert(switched.prev.id, taken);
+        self.memory.insert(switched.prev.id, taken);
     }
 
     fn waited(&mut self, wait: &Waited<'_>, seen: &Seen<'_>) {
         let Cause::Preempted(by) = wait.cause else { return };
         let open = wait.end == WaitEnd::Open;
-        let taken = if open { self.taken.get(&wait.task.id).copied() } else { self.taken.remove(&wait.task.id) };
+        let taken = if open { self.memory.get(&wait.task.id).copied() } else { self.memory.remove(&wait.task.id) };
         // A task that nobody took the CPU from gave it back to itself, or to nobody.
         if by.is_idle() || !self.maker.wants_time(wait.from) || !self.maker.wants_task(wait.task.id, seen) {
             return;
@@ -356,31 +330,14 @@ impl Observer for Preemptions {
             by_priority: taken.map(|taken| taken.by_prio),
             in_kernel: taken.map(|taken| taken.in_kernel),
             next_cpu: wait.cpu.cpu.0,
-            whole: wait.end == WaitEnd::Ran && !doubtful && !wait.cut,
+            whole: wait.is_whole() && !doubtful,
         });
         rows.added();
     }
 }
 
-impl Make for Preemptions {
-    type Columns = PreemptionColumns;
-    const OF: Intervals = Intervals { runs: false, idles: false, waits: true, sleeps: false };
-    fn maker(&mut self) -> &mut Maker<PreemptionColumns> {
-        &mut self.maker
-    }
-}
-
-/// Rows of `irq_slice`.
-pub(super) struct Irqs {
-    maker: Maker<IrqColumns>,
-    nested: Nested,
-}
-
-impl From<Maker<IrqColumns>> for Irqs {
-    fn from(maker: Maker<IrqColumns>) -> Self {
-        Self { maker, nested: Nested::of_everything() }
-    }
-}
+/// Rows of `irq_slice`; with what each CPU serves.
+pub(super) type Irqs = Made<IrqColumns, Nested>;
 
 impl Irqs {
     fn add(&mut self, service: &Service, at: Nanos, seen: &Seen<'_>) {
@@ -418,20 +375,12 @@ impl Irqs {
 
 impl Observer for Irqs {
     fn switched(&mut self, switched: &Switched, _: &Seen<'_>) {
-        self.nested.switched(switched.cpu, switched.at);
+        self.memory.switched(switched.cpu, switched.at);
     }
 
     fn happened(&mut self, event: &Event, cpu: CpuRef, seen: &Seen<'_>) {
-        if let (_, Some(service)) = self.nested.happened(event, cpu, seen) {
+        if let (_, Some(service)) = self.memory.happened(event, cpu, seen) {
             self.add(&service, event.ts, seen);
         }
-    }
-}
-
-impl Make for Irqs {
-    type Columns = IrqColumns;
-    const OF: Intervals = Intervals { runs: false, idles: false, waits: false, sleeps: false };
-    fn maker(&mut self) -> &mut Maker<IrqColumns> {
-        &mut self.maker
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::event::{Cgroup, CgroupId, EventKind, Nanos, Task, TaskId};
+use crate::event::{Batch, Cgroup, CgroupId, EventKind, Nanos, Task, TaskId};
 use crate::source::{Meta, Poll, Source};
 use crate::trace::{TraceReader, TraceState};
 
@@ -14,7 +14,7 @@ use crate::trace::{TraceReader, TraceState};
 pub(super) type Open = dyn Fn() -> Result<Box<dyn Source + Send>> + Send + Sync;
 
 #[derive(Clone)]
-pub(super) enum From {
+pub(super) enum Place {
     Trace(PathBuf),
     Stream(Arc<Open>),
 }
@@ -22,7 +22,7 @@ pub(super) enum From {
 /// One of the traces of a query.
 #[derive(Clone)]
 pub(super) struct Origin {
-    pub(super) from: From,
+    pub(super) place: Place,
     /// What is added to a task's number, so that it is unique over all traces.
     base: i64,
     pub(super) host: String,
@@ -56,9 +56,9 @@ pub(super) struct People {
 
 impl Origin {
     /// The `number`th trace of a query.
-    pub(super) fn new(number: usize, from: From, host: String, path: String) -> Self {
+    pub(super) fn new(number: usize, place: Place, host: String, path: String) -> Self {
         // Numbers of tasks have 32 bits.
-        Self { from, base: (number as i64) << 32, host, path }
+        Self { place, base: (number as i64) << 32, host, path }
     }
 
     /// Whether it is the first of the query's traces.
@@ -73,21 +73,21 @@ impl Origin {
 
     /// The stream, from a moment on or earlier, with the events of some tables and perhaps others.
     pub(super) fn open(&self, from: Option<Nanos>, tables: fn(&str) -> bool) -> Result<Box<dyn Source + Send>> {
-        match &self.from {
-            From::Trace(dir) => {
+        match &self.place {
+            Place::Trace(dir) => {
                 let reader = TraceReader::open(dir)?;
                 // A segment that does not say what tasks were doing when it began needs those before it.
                 let from = from.filter(|_| reader.has_statuses());
                 Ok(Box::new(reader.between(from, None).only(tables)))
             }
-            From::Stream(open) => open(),
+            Place::Stream(open) => open(),
         }
     }
 
     /// What is said of it as a whole.
     pub(super) fn setting(&self) -> Result<Setting> {
-        match &self.from {
-            From::Trace(dir) => {
+        match &self.place {
+            Place::Trace(dir) => {
                 let reader = TraceReader::open(dir)?;
                 let state = match reader.state() {
                     TraceState::Finished => "finished",
@@ -97,12 +97,13 @@ impl Origin {
                 };
                 Ok(Setting { meta: reader.meta().clone(), until: reader.until(), state, lost: reader.lost() })
             }
-            From::Stream(open) => {
+            Place::Stream(open) => {
                 let (mut until, mut lost) = (Nanos::ZERO, 0_u64);
                 let mut source = open()?;
                 drain(&mut *source, |batch| {
                     until = until.max(batch.until);
                     lost = batch.lost.iter().map(|loss| loss.count).fold(lost, u64::saturating_add);
+                    true
                 })?;
                 Ok(Setting { meta: source.meta().clone(), until, state: "live", lost })
             }
@@ -112,9 +113,9 @@ impl Origin {
     /// Who its tasks are.
     pub(super) fn people(&self) -> Result<People> {
         let mut people = People::default();
-        let mut source = match &self.from {
-            From::Trace(dir) => Box::new(TraceReader::open(dir)?.only(|table| table == "task_lifecycle")),
-            From::Stream(open) => open()?,
+        let mut source = match &self.place {
+            Place::Trace(dir) => Box::new(TraceReader::open(dir)?.only(|table| table == "task_lifecycle")),
+            Place::Stream(open) => open()?,
         };
         drain(&mut *source, |batch| {
             people.tasks.extend(batch.tasks.iter().map(|task| (task.id, *task)));
@@ -124,6 +125,7 @@ impl Origin {
                     people.ends.insert(exit.task, event.ts);
                 }
             }
+            true
         })?;
         for cpu in &source.meta().topology.cpus {
             people.tasks.entry(TaskId::idle(cpu.cpu)).or_insert_with(|| Task::idle(cpu.cpu));
@@ -132,11 +134,15 @@ impl Origin {
     }
 }
 
-/// Reads a stream to its end.
-fn drain(source: &mut dyn Source, mut each: impl FnMut(&crate::event::Batch)) -> Result<()> {
+/// Reads a stream to its end, or as long as `each` wants more.
+pub(super) fn drain(source: &mut dyn Source, mut each: impl FnMut(Batch) -> bool) -> Result<()> {
     loop {
         match source.poll(Instant::now() + Duration::from_secs(1))? {
-            Poll::Batch(batch) => each(&batch),
+            Poll::Batch(batch) => {
+                if !each(batch) {
+                    return Ok(());
+                }
+            }
             Poll::Idle => {}
             Poll::End => return Ok(()),
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringViewBuilder};
 use arrow::compute::cast;
@@ -12,21 +11,25 @@ use hashbrown::HashMap;
 use tokio::sync::mpsc::Sender;
 
 use super::bounds::Bounds;
-use super::origin::Origin;
+use super::origin::{Origin, drain};
 use super::tables::Build;
 use crate::analysis::states::{Observer, Ran, Seen, Slept, Span, States, Waited};
 use crate::error::{Error, Result};
-use crate::event::{Batch, Comm, Nanos, TaskId};
-use crate::source::{Meta, Poll, Source};
+use crate::event::{Batch, Comm, Cpu, Nanos, TaskId};
+use crate::source::Meta;
 
 /// Rows of a record batch.
 pub(super) const ROWS_PER_BATCH: usize = 8192;
+/// What all idle tasks are called: they are one.
+pub(super) const IDLE: &str = "swapper";
 /// How many batches of events are read ahead.
 const AHEAD: usize = 8;
 
 /// Where finished record batches go; whoever waits for them may have left.
 pub(super) struct Out {
     schema: SchemaRef,
+    /// The table's own columns that are wanted, in ascending order.
+    own: Vec<usize>,
     /// What is put together of a batch's columns and of what says which trace it is of.
     layout: Vec<Slot>,
     sender: Sender<DfResult<RecordBatch>>,
@@ -35,7 +38,7 @@ pub(super) struct Out {
 
 /// A column.
 enum Slot {
-    /// The table's own: its number.
+    /// The table's own: its place among those that are sent.
     Own(usize),
     /// The same text in every row.
     Text(String),
@@ -50,18 +53,20 @@ impl Out {
         own: usize,
         origin: &Origin,
     ) -> Self {
+        let sent: Vec<usize> =
+            wanted.iter().copied().filter(|at| *at < own).collect::<BTreeSet<_>>().into_iter().collect();
         let slot = |&at: &usize| match at.checked_sub(own) {
-            None => Slot::Own(at),
+            None => Slot::Own(sent.partition_point(|other| *other < at)),
             Some(0) => Slot::Text(origin.host.clone()),
             Some(_) => Slot::Text(origin.path.clone()),
         };
-        Self { schema, layout: wanted.iter().map(slot).collect(), sender, left: false }
+        let layout = wanted.iter().map(slot).collect();
+        Self { schema, own: sent, layout, sender, left: false }
     }
 
     /// The table's own columns that are wanted, in ascending order: those of the batches that are sent.
-    pub(super) fn own(&self) -> Vec<usize> {
-        let own = self.layout.iter().filter_map(|slot| if let Slot::Own(at) = slot { Some(*at) } else { None });
-        own.collect::<BTreeSet<_>>().into_iter().collect()
+    pub(super) fn own(&self) -> &[usize] {
+        &self.own
     }
 
     /// Nobody waits for more.
@@ -76,10 +81,9 @@ impl Out {
     }
 
     fn lay_out(&self, batch: &RecordBatch) -> DfResult<RecordBatch> {
-        let own = self.own();
         let columns = self.layout.iter().zip(self.schema.fields()).map(|(slot, field)| match slot {
             Slot::Own(at) => {
-                let column = own.binary_search(at).ok().and_then(|at| batch.columns().get(at));
+                let column = batch.columns().get(*at);
                 let column = column.ok_or_else(|| DataFusionError::Internal("a column is missing".into()))?;
                 // What is in flight has plain texts.
                 Ok(cast(column, field.data_type())?)
@@ -106,10 +110,9 @@ pub(super) struct Rows<C> {
 
 impl<C: Build> Rows<C> {
     pub(super) fn new(out: Out) -> Self {
-        let own = out.own();
         // Every number is one of the table's.
-        let schema = C::schema().project(&own).unwrap_or_else(|_| Schema::empty());
-        Self { columns: C::of(&own), schema: Arc::new(schema), out }
+        let schema = C::schema().project(out.own()).unwrap_or_else(|_| Schema::empty());
+        Self { columns: C::of(out.own()), schema: Arc::new(schema), out }
     }
 
     /// To be called after each row.
@@ -208,7 +211,7 @@ impl<C: Build> Maker<C> {
     /// Who a task is, as far as it is known now.
     pub(super) fn who(&mut self, id: TaskId, seen: &Seen<'_>) -> Who {
         if id.is_idle() {
-            let label = self.labels.of(TaskId::idle(crate::event::Cpu(0)), Some(Comm::new("swapper")));
+            let label = self.labels.of(TaskId::idle(Cpu(0)), Some(Comm::new(IDLE)));
             return Who { utid: self.origin.utid(id), tid: Some(0), pid: Some(0), label };
         }
         let task = seen.tasks.get(id);
@@ -236,27 +239,21 @@ impl<C: Build> Maker<C> {
 
     /// Whether rows of a task can be wanted.
     #[inline]
-    pub(super) fn wants_task(&self, id: TaskId, seen: &Seen<'_>) -> bool {
+    pub(super) fn wants_task(&mut self, id: TaskId, seen: &Seen<'_>) -> bool {
         self.any_task || self.is_one(id, seen)
     }
 
-    #[cold]
-    fn is_one(&self, id: TaskId, seen: &Seen<'_>) -> bool {
-        let bounds = &self.bounds;
-        let task = seen.tasks.get(id);
-        let number =
-            |of: fn(&crate::event::Task) -> u32| task.map_or(i64::from(id.is_idle()) - 1, |task| of(task).into());
-        bounds.utids.as_ref().is_none_or(|utids| utids.contains(&self.origin.utid(id)))
-            && bounds.tids.as_ref().is_none_or(|tids| tids.contains(&number(|task| task.tid)))
-            && bounds.pids.as_ref().is_none_or(|pids| pids.contains(&number(|task| task.tgid)))
-            && bounds.comms.as_ref().is_none_or(|comms| {
-                let name = match task {
-                    _ if id.is_idle() => "swapper".to_owned(),
-                    Some(task) => task.comm.to_string(),
-                    None => format!("<task {}>", id.0),
-                };
-                comms.contains(&name)
-            })
+    fn is_one(&mut self, id: TaskId, seen: &Seen<'_>) -> bool {
+        let who = self.who(id, seen);
+        let comm = LabelTexts(&self.labels.texts).text(who);
+        let Bounds { utids, tids, pids, comms, .. } = &self.bounds;
+        let is_in = |set: &Option<BTreeSet<i64>>, number: Option<i64>| {
+            set.as_ref().is_none_or(|set| number.is_some_and(|number| set.contains(&number)))
+        };
+        is_in(utids, Some(who.utid))
+            && is_in(tids, who.tid.map(i64::from))
+            && is_in(pids, who.pid.map(i64::from))
+            && comms.as_ref().is_none_or(|comms| comms.contains(comm))
     }
 }
 
@@ -279,7 +276,7 @@ pub(super) trait Make: Observer + Send {
 }
 
 /// Of which of a state machine's intervals rows are made.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Intervals {
     pub(super) runs: bool,
     pub(super) idles: bool,
@@ -287,10 +284,14 @@ pub(super) struct Intervals {
     pub(super) sleeps: bool,
 }
 
+impl Intervals {
+    pub(super) const NONE: Self = Self { runs: false, idles: false, waits: false, sleeps: false };
+}
+
 /// Counts what goes on that began in time.
 struct Open<'a, C> {
     of: Intervals,
-    maker: &'a Maker<C>,
+    maker: &'a mut Maker<C>,
     count: usize,
 }
 
@@ -325,28 +326,15 @@ pub(super) fn make<M: Make>(make: &mut M, tables: fn(&str) -> bool) -> Result<()
     // What is read next is decoded while rows are made of what was read.
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().name("query reader".into());
-        let reading = reader.spawn_scoped(scope, move || read_ahead(&mut *source, &sender)).map_err(|error| {
-            Error::Query(format!("no thread can be started ({error}): try again with less at once"))
-        })?;
+        let reading =
+            reader.spawn_scoped(scope, move || drain(&mut *source, |batch| sender.send(batch).is_ok())).map_err(
+                |error| Error::Query(format!("no thread can be started ({error}): try again with less at once")),
+            )?;
         follow(make, &meta, until, &batches);
         // The reader ends with the next batch that nobody takes.
         drop(batches);
         reading.join().unwrap_or_else(|_| Err(Error::Query("the trace could not be read".into())))
     })
-}
-
-fn read_ahead(source: &mut dyn Source, to: &crossbeam_channel::Sender<Batch>) -> Result<()> {
-    loop {
-        match source.poll(Instant::now() + Duration::from_secs(1))? {
-            Poll::Batch(batch) => {
-                if to.send(batch).is_err() {
-                    return Ok(());
-                }
-            }
-            Poll::Idle => {}
-            Poll::End => return Ok(()),
-        }
-    }
 }
 
 fn follow<M: Make>(make: &mut M, meta: &Meta, until: Option<Nanos>, batches: &crossbeam_channel::Receiver<Batch>) {
@@ -358,7 +346,7 @@ fn follow<M: Make>(make: &mut M, meta: &Meta, until: Option<Nanos>, batches: &cr
     for batch in batches {
         states.update(&batch, make);
         make.maker().trim();
-        if make.maker().rows.out.is_left() {
+        if make.maker().rows.is_left() {
             return;
         }
         if look_again.is_some_and(|at| states.now() > at) {

@@ -1,7 +1,6 @@
 //! The tables as DataFusion asks for them.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -25,7 +24,7 @@ use datafusion::physical_plan::union::UnionExec;
 use super::bounds::Bounds;
 use super::derived::{Irqs, Preemptions, Slices, ThreadStates, Wakeups};
 use super::files::OpenFiles;
-use super::origin::{From, Origin};
+use super::origin::{Origin, Place, drain};
 use super::producer::{Make, Maker, Out, ROWS_PER_BATCH, Rows, make};
 use super::setting;
 use super::tables::{
@@ -33,7 +32,6 @@ use super::tables::{
     WakeupColumns,
 };
 use crate::error::{Error, Result};
-use crate::source::{Poll, Source};
 use crate::trace::{Part, StreamRows, TableReader, TraceReader};
 
 /// Where open files are said to be: the engine knows no other place.
@@ -148,25 +146,18 @@ fn interrupts(table: &str) -> bool {
 
 /// The rows of a table as a stream brings them.
 fn stored(name: &str, origin: &Origin, mut out: Out) -> Result<()> {
-    let wanted = out.own();
     let Some(mut rows) = StreamRows::of(name) else { return Ok(()) };
-    let mut source = origin.open(None, |_| true)?;
-    loop {
-        let end = match source.poll(Instant::now() + Duration::from_secs(1))? {
-            Poll::Batch(batch) => {
-                rows.read(&batch);
-                false
-            }
-            Poll::Idle => false,
-            Poll::End => true,
-        };
-        if end || rows.len() >= ROWS_PER_BATCH {
-            out.send(rows.take().and_then(|batch| batch.project(&wanted)).map_err(DataFusionError::from));
-        }
-        if end || out.is_left() {
-            return Ok(());
-        }
-    }
+    let mut send = |rows: &mut StreamRows| {
+        let batch = rows.take().and_then(|batch| batch.project(out.own()));
+        out.send(batch.map_err(DataFusionError::from));
+        !out.is_left()
+    };
+    drain(&mut *origin.open(None, |_| true)?, |batch| {
+        rows.read(&batch);
+        rows.len() < ROWS_PER_BATCH || send(&mut rows)
+    })?;
+    send(&mut rows);
+    Ok(())
 }
 
 /// A table over all traces of a query.
@@ -203,7 +194,7 @@ impl Provider {
         let (from, until) = bounds.times();
         let mut live = Vec::new();
         for origin in self.origins.iter() {
-            let (Table::Stored(name), From::Trace(dir)) = (self.table, &origin.from) else {
+            let (Table::Stored(name), Place::Trace(dir)) = (self.table, &origin.place) else {
                 live.push(Work { origin: origin.clone(), rows: Made::All });
                 continue;
             };
@@ -389,7 +380,7 @@ impl PartitionStream for Stream {
 /// Rows of a segment in flight, as they are in the stream.
 fn pass_on(reader: TableReader, out: &mut Out) -> Result<()> {
     for batch in reader {
-        let batch = batch?.project(&out.own()).map_err(|error| Error::Query(error.to_string()))?;
+        let batch = batch?.project(out.own()).map_err(|error| Error::Query(error.to_string()))?;
         out.send(Ok(batch));
         if out.is_left() {
             break;

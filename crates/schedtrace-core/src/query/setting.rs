@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::origin::Origin;
-use super::producer::Rows;
+use super::producer::{IDLE, Rows};
 use super::tables::{CpuColumns, CpuRow, TaskColumns, TaskRow, TraceColumns, TraceRow};
 use crate::error::Result;
 use crate::event::{Task, TaskId};
@@ -15,7 +15,7 @@ pub(super) fn tasks(origin: &Origin, mut rows: Rows<TaskColumns>) -> Result<()> 
     let first_idle = people.tasks.keys().find(|task| task.is_idle()).filter(|_| origin.is_first()).copied();
     for task in people.tasks.values() {
         let has_utid = !task.id.is_idle() || Some(task.id) == first_idle;
-        let comm = if task.id.is_idle() { "swapper".to_owned() } else { task.comm.to_string() };
+        let comm = if task.id.is_idle() { IDLE.to_owned() } else { task.comm.to_string() };
         rows.columns.push(TaskRow {
             utid: has_utid.then(|| origin.utid(task.id)),
             task_id: task.id.0,

@@ -2,16 +2,15 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::time::Instant;
 
 use schedtrace_core::trace::{Archive, ArchiveOptions, ArchiveWriter, LeftAlone};
-use schedtrace_core::{Batch, Error, Meta, Nanos, OnFull, Pipeline, RateLimit, Sink, Source, Summary};
+use schedtrace_core::{Error, Meta, Nanos, OnFull, Pipeline, RateLimit, Source, Summary};
 
-use super::{Ending, Over, SIGNALS, Seen, Signals, cpu_time, lost, own_folder, unaccounted};
+use super::{Ending, Recording, Seen, Signals, cpu_time, lost, own_folder, run_until, share_of, unaccounted};
 use crate::args::RecordArgs;
 use crate::privilege;
-use crate::{FAILURE, Failure, units};
+use crate::{Failure, units};
 
 /// So many things that are left alone are told by name.
 const TOLD: usize = 10;
@@ -46,7 +45,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
     let attached = loaded.attach()?;
     privilege::drop_all(user.as_ref())?;
     let max_bytes = archive.max_bytes();
-    let writer = archive.record()?;
+    let mut writer = archive.record()?;
     let trace = writer.trace().to_owned();
     let (told, began) = (writer.left_alone().len(), Instant::now());
     // Of a recording that did not begin, nothing is left behind.
@@ -56,21 +55,10 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
 
     let seen = Seen::default();
     let per_second = if args.max_rate == 0 { u64::MAX } else { args.max_rate };
-    let mut bounded = RateLimit::new(per_second, Recording { writer, seen: &seen });
-    let (happens, happened) = mpsc::sync_channel(SIGNALS);
-    let _signals = signals.tell(happens.clone())?;
-    let summary = std::thread::scope(|scope| {
-        let pipeline = std::thread::Builder::new().name("st-merge".into()).spawn_scoped(scope, || {
-            let _over = Over(happens);
-            Pipeline::new().sink("trace", OnFull::Block, &mut bounded).run(&mut collector)
-        });
-        let pipeline = pipeline.map_err(|error| Failure::Coded(FAILURE, format!("cannot start a thread: {error}")))?;
-        ending.wait(&seen, began, happened);
-        let summary = pipeline.join().map_err(|_| Failure::Coded(FAILURE, "the recorder panicked: a bug".into()))?;
-        Ok::<_, Failure>(summary?.into_result()?)
-    })?;
+    let mut bounded = RateLimit::new(per_second, Recording { sink: &mut writer, seen: &seen });
+    let pipeline = Pipeline::new().sink("trace", OnFull::Block, &mut bounded);
+    let (summary, _) = run_until(&mut ending, pipeline, &mut collector, &seen, began, signals)?;
     let left_out = bounded.lost();
-    let writer = bounded.into_inner().writer;
     tell_left_alone(writer.left_alone().get(told..).unwrap_or_default());
     let end = End { folder, max_bytes, left_out, per_second, cpu: cpu_time() - before };
     end.tell(&summary, collector.meta(), &writer);
@@ -84,27 +72,6 @@ fn tell_left_alone(left_alone: &[LeftAlone]) {
     }
     if left_alone.len() > TOLD {
         eprintln!("schedtrace: left as they are: {} more", left_alone.len() - TOLD);
-    }
-}
-
-/// The trace, and the count of what it holds.
-#[derive(Debug)]
-struct Recording<'a> {
-    writer: ArchiveWriter,
-    seen: &'a Seen,
-}
-
-impl Sink for Recording<'_> {
-    fn begin(&mut self, meta: &Meta) -> Result<(), Error> {
-        self.writer.begin(meta)
-    }
-    fn batch(&mut self, batch: &Batch) -> Result<(), Error> {
-        self.writer.batch(batch)?;
-        self.seen.add(batch);
-        Ok(())
-    }
-    fn finish(&mut self, meta: &Meta) -> Result<(), Error> {
-        self.writer.finish(meta)
     }
 }
 
@@ -138,8 +105,7 @@ impl End<'_> {
         }
         let (bytes, most) = (units::bytes(writer.bytes()), units::bytes(self.max_bytes));
         eprintln!("  on disk   {bytes} in {}, of {most} at the most", self.folder.display());
-        let share = if seconds > 0.0 { self.cpu.as_secs_f64() / seconds } else { 0.0 };
-        eprintln!("  recorder  {} of CPU time ({} of one CPU)", self.cpu, units::percent(share));
+        eprint!("{}", share_of(self.cpu, window));
         eprintln!("next: schedtrace info {}", self.folder.display());
     }
 }

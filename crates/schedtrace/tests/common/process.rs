@@ -1,6 +1,7 @@
 //! The test's side of a measured process: starts it, reads the kernel's figures of its threads, opens its gates.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -167,4 +168,15 @@ impl Drop for Process {
         }
         let _ = self.child.wait();
     }
+}
+
+/// A name that says nothing.
+pub fn random_name() -> String {
+    let mut bits = RandomState::new().build_hasher().finish();
+    let mut letter = || {
+        let letter = b'a' + (bits % 26) as u8;
+        bits /= 26;
+        char::from(letter)
+    };
+    (0..8).map(|_| letter()).collect()
 }

@@ -14,7 +14,6 @@ mod workload;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +21,7 @@ use std::process::Command;
 
 use answer::{Answer, Named, WAITS, below, hold, is_one_of, sum};
 use cgroup::Quota;
-use common::process::Process;
+use common::process::{Process, random_name};
 use common::procfs;
 use common::recording::{Recorder, Recording, number};
 use common::threads;
@@ -40,17 +39,6 @@ const TRIES: [u32; 3] = [32, 128, 512];
 #[test]
 fn a_process_under_test() {
     workload::main();
-}
-
-/// A name that says nothing.
-fn random_name() -> String {
-    let mut bits = RandomState::new().build_hasher().finish();
-    let mut letter = || {
-        let letter = b'a' + (bits % 26) as u8;
-        bits /= 26;
-        char::from(letter)
-    };
-    (0..8).map(|_| letter()).collect()
 }
 
 /// A workload that was recorded, and its subject's explanation.

@@ -8,15 +8,16 @@ use rustix::process::Signal;
 use schedtrace_core::EventKind;
 use serde_json::Value;
 
+use crate::EVENTS;
 use crate::answer::{Answer, WAITS};
 use crate::common::clock;
 use crate::common::compare::{Run, WAKEUP_NS, compare, record};
 use crate::common::process::Process;
+use crate::common::process::random_name;
 use crate::common::recording::{Ours, Recorder, number};
 use crate::common::table::Table;
 use crate::common::threads::cpus;
 use crate::others::{Perf, Runqlat, histogram, perf_row};
-use crate::{EVENTS, random_name};
 
 /// Others begin a wait when the thread is on a run queue (`sched_wakeup`), and we when somebody sets out to wake it
 /// (`sched_waking`). Where it is to run on another CPU, that one puts it there, when an interrupt has come to it; on a
