@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+import checks
+
 #: So many rows are compared one by one; of larger tables only counts, sums and the like.
 WHOLE = 200_000
 #: So many conditions are tried on each table.
@@ -42,16 +44,10 @@ VIEWS = {"sched", "thread", "process", "trace_bounds"}
 SETTINGS = ("tasks", "cgroups", "loss", "states")
 
 program, traces = sys.argv[1], sys.argv[2:]
-passed = failed = 0
 
 
 def check(what, ours, theirs):
-    global passed, failed
-    if ours == theirs:
-        passed += 1
-        return
-    failed += 1
-    print(f"FAILED: {what}: {first_difference(ours, theirs)}")
+    checks.check(what, ours == theirs, lambda: first_difference(ours, theirs))
 
 
 def first_difference(ours, theirs):
@@ -490,5 +486,4 @@ def written(trace, scratch):
 for trace in traces:
     with tempfile.TemporaryDirectory() as scratch:
         of_trace(trace, Path(scratch) / "tables")
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+sys.exit(checks.finish())

@@ -14,20 +14,15 @@ import pyte
 import schedtrace
 from mcp import StdioServerParameters
 
+import checks
+
 COLUMNS, LINES = 150, 60
 GROUPS = ("task", "process", "cgroup", "cpu", "llc")
 TOP = 100
 
-passed = failed = 0
-
 
 def check(what, ours, theirs):
-    global passed, failed
-    if ours == theirs:
-        passed += 1
-        return
-    failed += 1
-    print(f"FAILED: {what}: {first_difference(ours, theirs)}")
+    checks.check(what, ours == theirs, lambda: first_difference(ours, theirs))
 
 
 def first_difference(a, b, path=""):
@@ -134,8 +129,7 @@ def main(built, trace):
         cell = [f"{100 * row['utilisation_ratio']:.0f}%", time_of(p99) if p99 else "-"]
         found = [line[at + 2 : at + 4] for line in rows[3:8] for at in range(len(line)) if line[at] == str(cpu) and line[at + 1 : at + 2] and line[at + 1] in "▁▂▃▄▅▆▇█"]
         check(f"the terminal's CPU {cpu}", found, [cell])
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not passed else 0
+    return checks.finish()
 
 
 if len(sys.argv) != 3:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
+from checks import check, finish
+
 NOBODY = 65534
 # Switches and new processes, for some seconds.
 STORM = """
@@ -41,15 +43,7 @@ sync
 program, schema_file, trace = sys.argv[1:]
 schema = json.loads(Path(schema_file).read_text())
 Draft202012Validator.check_schema(schema)
-passed = failed = 0
 seen = set()
-
-
-def check(what, good, why=""):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f"FAILED: {what}: {why}")
 
 
 def printed(*arguments, **how):
@@ -165,5 +159,4 @@ with tempfile.TemporaryDirectory() as scratch:
         unseen = [path for inner, path in named.items() if inner not in seen]
         check(f"each of {len(named)} properties was seen", not unseen, ", ".join(unseen))
 
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+sys.exit(finish())
