@@ -10,7 +10,7 @@ def check(what, holds, told=""):
         passed += 1
         return
     failed += 1
-    print(f"FAILED: {what}: {told() if callable(told) else told}")
+    print(f"FAILED: {what}: {str(told() if callable(told) else told)[:2000]}", flush=True)
 
 
 def finish():

@@ -15,6 +15,7 @@ clippy() {
     cargo clippy --locked --workspace --all-targets -- -D warnings
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features -- -D warnings
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features live -- -D warnings
+    cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features machine -- -D warnings
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features trace -- -D warnings
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features csv -- -D warnings
     cargo clippy --locked -p schedtrace-core --all-targets --no-default-features --features perfetto -- -D warnings
@@ -59,16 +60,16 @@ features() {
     cargo hack check --quiet --no-dev-deps --each-feature -p schedtrace -p schedtrace-mcp -p schedtrace-tui
 }
 
-# The oldest Rust that the manifests promise: that of the workspace without `sql`, and that of the command with it.
+# The oldest Rust that the manifests promise: that of the workspace without `sql`, and that of the two programs with it.
 msrv() {
     local version
     version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
     toolchain "$version"
-    cargo "+$version" check --quiet --locked --workspace --exclude schedtrace --all-targets
-    cargo "+$version" check --quiet --locked --ignore-rust-version -p schedtrace --all-targets --no-default-features --features live
+    cargo "+$version" check --quiet --locked --workspace --exclude schedtrace --exclude schedtrace-mcp --all-targets
+    cargo "+$version" check --quiet --locked --ignore-rust-version -p schedtrace -p schedtrace-mcp --all-targets --no-default-features --features live
     version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' crates/schedtrace/Cargo.toml)
     toolchain "$version"
-    cargo "+$version" check --quiet --locked -p schedtrace
+    cargo "+$version" check --quiet --locked -p schedtrace -p schedtrace-mcp
 }
 
 # What only this rustdoc tells: it is nightly's alone.

@@ -4,6 +4,7 @@ BUILT is the folder of the built programs. Needs the packages `schedtrace`, `mcp
 """
 
 import asyncio
+import functools
 import json
 import subprocess
 import sys
@@ -37,13 +38,26 @@ def first_difference(a, b, path=""):
     return f"{path}: {str(a)[:200]} and {str(b)[:200]}"
 
 
+def rounded(value):
+    """With floats to as many digits as an agent is told: six of a ratio, nine of what is larger."""
+    match value:
+        case float():
+            return float(f"{value:.{5 if abs(value) < 1 else 8}e}")
+        case dict():
+            return {key: rounded(below) for key, below in value.items()}
+        case list():
+            return [rounded(below) for below in value]
+    return value
+
+
 def printed(program, *arguments):
     run = subprocess.run([program, *arguments], check=True, stdout=subprocess.PIPE)
     return json.loads(run.stdout)
 
 
 async def by_mcp(program, trace):
-    """What the tool `analyze` says, by group, without what only an answer has, and with CPUs in the order of others."""
+    """What the tool `analyze` says, by group, without what only an answer has but for what it is short of, and with CPUs in the
+    order of others."""
     reports = {}
     server = StdioServerParameters(command=str(program), args=["mcp", "--trace", trace])
     async with mcp.Client(server, mode="auto", read_timeout_seconds=60) as client:
@@ -51,10 +65,11 @@ async def by_mcp(program, trace):
             result = await client.call_tool("analyze", {"trace": trace, "by": by, "top": TOP})
             assert not result.is_error, result
             report = result.structured_content
-            for key in ("summary", "trace", "next"):
+            cpus = report["cpus_total"]
+            for key in ("summary", "report", "trace", "cpus_total", "units", "next"):
                 del report[key]
             for table in ("cpu_time", "switches"):
-                assert report[table].pop("cpus_total") == len(report[table]["cpus"]), "all CPUs are told"
+                assert len(report[table]["cpus"]) == cpus, "all CPUs are told"
                 report[table]["cpus"].sort(key=lambda row: row["cpu"])
             reports[by] = report
     return reports
@@ -99,10 +114,17 @@ def main(built, trace):
     asked = asyncio.run(by_mcp(command, trace))
     opened = schedtrace.open(trace)
     for by in GROUPS:
+        cut = asked[by].pop("cut_to_fit", [])
         told = {key: value for key, value in reports[by].items() if key in asked[by]}
         check(f"the library and the command, by {by}", printed(built / "examples/report", trace, by, str(TOP)), told)
-        check(f"the agent and the command, by {by}", asked[by], told)
         check(f"the notebook and the command, by {by}", opened.report(by=by, top=TOP).to_dict(), told)
+        # An answer says of which lists it has only the beginning.
+        for of in cut:
+            *path, last = of["field"].split(".")
+            below = functools.reduce(dict.__getitem__, path, told)
+            check(f"the agent on {of['field']}, by {by}", of["total"], len(below[last]))
+            below[last] = below[last][: of["shown"]]
+        check(f"the agent and the command, by {by}", asked[by], rounded(told))
 
     report = reports["task"]
     shown = on_terminal(command, trace)

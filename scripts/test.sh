@@ -7,7 +7,8 @@ set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
 if is_root; then
-    scripts/setup.sh rt-tests e2fsprogs libcap2-bin strace util-linux
+    # shellcheck disable=SC2046 # several, or none
+    scripts/setup.sh rt-tests e2fsprogs libcap2-bin strace util-linux $(bpftool_packages)
 else
     scripts/setup.sh
 fi

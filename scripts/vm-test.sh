@@ -39,14 +39,20 @@ if [ -n "${VM_RUN:-}" ]; then
     tests=()
     cp -rL "$VM_RUN" "$out/run"
 elif [ "$cpus" = 8 ]; then
-    tests=("schedtrace_core live_" "live live_" "ends live_" "loss reader room tail" "events live_" "vm vm_")
+    tests=("schedtrace_core live_" "live live_" "ends live_" "loss reader room tail" "events live_" "vm vm_" "mcp-vm vm_")
 else
     tests=("vm vm_")
 fi
 cargo build --quiet --locked -p schedtrace
-[ -n "${VM_RUN:-}" ] || cargo test --quiet --locked -p schedtrace-core --no-run --message-format=json |
-    sed -n 's/.*"kind":\["\(lib\|test\)"\].*"name":"\([a-z_-]*\)".*"executable":"\([^"]*\)".*/\2 \3/p' >"$out/binaries"
+# crate PACKAGE: its test programs, a line for each, with their names.
+crate() {
+    cargo test --quiet --locked -p "$1" --no-run --message-format=json |
+        sed -n 's/.*"kind":\["\(lib\|test\)"\].*"name":"\([a-z_-]*\)".*"executable":"\([^"]*\)".*/\2 \3/p'
+}
+[ -n "${VM_RUN:-}" ] || { crate schedtrace-core && crate schedtrace-mcp | sed 's/^/mcp-/'; } >"$out/binaries"
 strip -o "$out/schedtrace" "$CARGO_TARGET_DIR/debug/schedtrace"
+cargo build --quiet --locked -p schedtrace-core --features live --example two_queues
+strip -o "$out/two_queues" "$CARGO_TARGET_DIR/debug/examples/two_queues"
 for test in "${tests[@]}"; do
     name=${test%% *}
     binary=$(awk -v name="$name" '$1 == name { print $2 }' "$out/binaries" | tail -n 1)

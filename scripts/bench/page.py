@@ -129,6 +129,7 @@ def figures(rates):
         row("the same, the load at nice -10: arena", f"{starved['lost']:,} of {starved['events'] + starved['lost']:,}", 0, starved["lost"] == 0, alone),
     ]
     rows += [row(*of, "scripts/bench.sh sql") for of in statements()]
+    rows += [row(*of, "scripts/bench.sh mcp") for of in answers()]
     return table(["what", "measured", "to reach", "met", "command"], rows)
 
 
@@ -159,6 +160,30 @@ def statements():
         yield [what, took, ", ".join(reach) or "-", met]
         yield ["the memory that takes", f"{max(row['ours']['peak'] for row in rounds) / MIB:.0f} MiB", "1,024 MiB",
                max(row["ours"]["peak"] for row in rounds) < 1024 * MIB]
+
+
+def answers():
+    """Of the MCP server: what, measured, to reach, met."""
+    file = results / "mcp.json"
+    if not file.exists():
+        return
+    asked = json.loads(file.read_text())
+    millions = f"{asked['events'] / 1e6:.1f} M events"
+    for one in asked["questions"]:
+        rounds = one["rounds"]
+        walls = [row["wall"] for row in rounds]
+        # What reads all of it, because it was asked to, has no second to keep to.
+        whole = one["arguments"].get("from") == "0s"
+        what = f"MCP server, {millions}, from its start to the answer of `{one['tool']}`" + (", all of the trace" if whole else "")
+        met = statistics.median(walls) <= 1 and (whole or rounds[0]["bytes"] <= 15_000)
+        took = f"{spread(walls, '{:.2f} s'.format)}; {rounds[0]['bytes'] / 1000:.1f} kB, {max(row['peak'] for row in rounds) / MIB:.0f} MiB"
+        yield [what, took, "-" if whole else "1 s, 15 kB", whole or met]
+    live = asked["stream"]
+    rate = live["events"] / live["seconds"]
+    yield [f"MCP server, {rate:,.0f} events/s to a client that does not read them: memory before and at most",
+           f"{live['before'] / MIB:.0f} and {live['peak'] / MIB:.0f} MiB", "256 MiB", live["peak"] < 256 * MIB]
+    yield ["another call meanwhile", spread(live["delays"], "{:.3f} s".format) + f", at most {max(live['delays']):.3f} s", "1 s",
+           max(live["delays"]) < 1]
 
 
 def curve():

@@ -14,9 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from ten_million import EVENTS, record
+
 program, results = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
 ROUNDS = int(sys.argv[3]) if len(sys.argv) > 3 else 5
-EVENTS = 10_000_000
 THREADS = "2"
 DUCKDB = """
 import sys, time
@@ -26,17 +27,6 @@ began = time.perf_counter()
 duckdb.sql(sys.argv[2]).fetchall()
 print(time.perf_counter() - began)
 """
-
-
-def record(folder):
-    """A trace of so many events: two tasks on one CPU wake each other, four events each time round, the recorder on the other."""
-    trace = folder / "ten.schedtrace"
-    # Of one time round not all wakings are told: some find the other task still on its way out.
-    loops = EVENTS * 9 // 25
-    subprocess.run(["taskset", "-c", "0", program, "record", "--user", "root", "-o", trace, "--",
-                    "taskset", "-c", "1", "perf", "bench", "sched", "pipe", "-l", str(loops)],
-                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-    return trace
 
 
 def ran(*command, stdin=None, terminal=False):
@@ -148,7 +138,7 @@ def measure(trace):
 
 
 with tempfile.TemporaryDirectory() as folder:
-    trace = Path(sys.argv[4]) if len(sys.argv) > 4 else record(Path(folder))
+    trace = Path(sys.argv[4]) if len(sys.argv) > 4 else record(program, Path(folder))
     info = json.loads(subprocess.run([program, "info", "--json", trace], stdout=subprocess.PIPE, check=True).stdout)
     events = info["completeness"]["events"]
     if events < EVENTS:

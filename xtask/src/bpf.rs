@@ -12,8 +12,9 @@ const CLANG: &str = "clang-19";
 const CLANG_VERSION: &str = "19.1.7";
 const CRATE: &str = "crates/schedtrace-bpf";
 const OBJECTS: [&str; 2] = ["ring", "arena"];
-/// The scheduler that tests load, which has no skeleton: its source in the crate's folder, and the object beside it.
-const SCHEDULER: &str = "../schedtrace-core/tests/sched_ext/two_queues.bpf.c";
+/// What tests load, which has no skeleton: the sources as the crate's folder sees them, and the objects beside them.
+const OF_TESTS: [&str; 2] =
+    ["../schedtrace-core/tests/sched_ext/two_queues.bpf.c", "../schedtrace-core/tests/inspect/shapes.bpf.c"];
 
 /// Builds every object. With `check`, builds beside the committed files and fails where the result differs.
 pub(crate) fn run(check: bool) -> Result<()> {
@@ -35,10 +36,13 @@ pub(crate) fn run(check: bool) -> Result<()> {
             compare_or_replace(&new, &committed, check)?;
         }
     }
-    let fresh = tempfile::tempdir()?;
-    let object = fresh.path().join("scheduler.o");
-    compile(SCHEDULER, &object).build().with_context(|| format!("cannot build {SCHEDULER}"))?;
-    compare_or_replace(&object, &Path::new(SCHEDULER).with_extension("o"), check)
+    for source in OF_TESTS {
+        let fresh = tempfile::tempdir()?;
+        let object = fresh.path().join("of_tests.o");
+        compile(source, &object).build().with_context(|| format!("cannot build {source}"))?;
+        compare_or_replace(&object, &Path::new(source).with_extension("o"), check)?;
+    }
+    Ok(())
 }
 
 fn compare_or_replace(new: &Path, committed: &Path, check: bool) -> Result<()> {

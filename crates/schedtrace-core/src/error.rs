@@ -14,6 +14,14 @@ pub enum Error {
         /// What the kernel answered.
         why: String,
     },
+    /// The process may not look at the BPF objects of the machine.
+    #[error(
+        "cannot look at the BPF objects of this machine: {why}; the kernel shows them to CAP_SYS_ADMIN alone, for which CAP_BPF is no substitute: run with sudo, or `setcap cap_sys_admin+ep` on the binary"
+    )]
+    NotShown {
+        /// What the kernel answered.
+        why: String,
+    },
     /// The kernel has no BTF.
     #[error(
         "cannot record on this kernel: {path} cannot be read ({why}); a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed"

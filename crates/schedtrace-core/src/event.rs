@@ -21,8 +21,8 @@ pub(crate) use field::choice;
 #[cfg(any(feature = "csv", feature = "perfetto", feature = "trace"))]
 pub(crate) use field::text;
 pub use field::{Address, BlockOp, FieldInfo, FieldType, Ipi, Name, NameId, Policy, Softirq, Values};
-pub(crate) use filter::number;
-pub use filter::{BadFilter, EventFilter};
+pub use filter::{BadFilter, EventFilter, KindFilters};
+pub(crate) use filter::{cut, number};
 pub use kinds::*;
 pub(crate) use loss::LossCounts;
 #[cfg(test)]

@@ -58,6 +58,8 @@
 //!
 //! - `live` (default): the running kernel as a source. Brings libbpf, which needs a C compiler, make, libelf and zlib,
 //!   and no clang.
+//! - `machine`: what the running machine says of itself in procfs and sysfs ([`system::stats`] and its neighbours); no
+//!   privilege needed. Brings procfs-core and flate2.
 //! - `trace` (default): traces on disk. Brings Arrow and Parquet.
 //! - `sql`: SQL over traces and over the live window ([`query`]). Brings DataFusion, and with it an async runtime that stays
 //!   inside, and zstd, which needs a C compiler.
@@ -97,7 +99,7 @@ pub use event::*;
 pub use pipeline::{Pipeline, SinkOutcome, Summary};
 pub use rate_limit::RateLimit;
 #[cfg(all(feature = "live", feature = "trace"))]
-pub use recorder::Recorder;
+pub use recorder::{Recorder, RecorderBuilder, Written};
 pub use sink::{Filtered, OnFull, Sink};
 pub use source::{Account, Filters, Fired, MemorySource, Meta, Poll, Probe, RingInfo, Source, Transport};
 

@@ -143,7 +143,7 @@ impl<'env> Pipeline<'env> {
     /// error, once the sinks have taken what came before it and were finished. A sink's failure is no error here: it
     /// stands in the summary ([`Summary::into_result`] makes it one). A source that panics takes the run with it.
     pub fn run<S: Source + ?Sized>(self, source: &mut S) -> Result<Summary> {
-        check_names(&self.sinks)?;
+        check_names(self.sinks.iter().map(|entry| &*entry.name))?;
         let begin = Arc::new(source.meta().clone());
         thread::scope(|scope| {
             let mut tally = Tally::default();
@@ -158,13 +158,14 @@ impl<'env> Pipeline<'env> {
     }
 }
 
-fn check_names(sinks: &[Entry<'_>]) -> Result<()> {
-    for (at, Entry { name, .. }) in sinks.iter().enumerate() {
+/// Sinks can be told apart by their names, and threads be named after them.
+pub(crate) fn check_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    for (at, name) in names.clone().enumerate() {
         // A thread's name ends at a NUL, so it may hold none.
         if name.is_empty() || name.contains('\0') {
             return Err(Error::Invalid(format!("{name:?} cannot name a sink: use a word")));
         }
-        if sinks[..at].iter().any(|other| other.name == *name) {
+        if names.clone().take(at).any(|other| other == name) {
             return Err(Error::Invalid(format!("two sinks are named {name:?}: give each a name of its own")));
         }
     }

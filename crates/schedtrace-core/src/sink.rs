@@ -1,7 +1,9 @@
 //! Where batches go: the [`Sink`] trait.
 
+use std::borrow::Cow;
+
 use crate::error::Result;
-use crate::event::{Batch, Event, EventFilter};
+use crate::event::{Batch, Event, EventFilter, KindFilters};
 use crate::source::Meta;
 
 /// Takes batches in order. Only [`batch`](Sink::batch) is required.
@@ -95,9 +97,43 @@ pub enum OnFull {
 /// ```
 #[derive(Debug)]
 pub struct Filtered<S> {
-    filter: EventFilter,
+    by: By,
     sink: S,
     events: u64,
+}
+
+#[derive(Debug)]
+enum By {
+    All(EventFilter),
+    Kind(KindFilters),
+}
+
+impl By {
+    fn learn(&mut self, batch: &Batch) {
+        match self {
+            Self::All(filter) => filter.learn(batch),
+            Self::Kind(filters) => filters.learn(batch),
+        }
+    }
+
+    fn accepts(&self, event: &Event) -> bool {
+        match self {
+            Self::All(filter) => filter.accepts(event),
+            Self::Kind(filters) => filters.accepts(event),
+        }
+    }
+
+    /// What the sink is told of the recording: that events of some kinds were chosen is a part of it.
+    fn meta<'a>(&self, meta: &'a Meta) -> Cow<'a, Meta> {
+        match self {
+            Self::Kind(filters) if !filters.is_empty() => {
+                let mut meta = meta.clone();
+                meta.filters.events.extend(filters.iter().map(|(kind, text)| format!("{kind}: {text}")));
+                Cow::Owned(meta)
+            }
+            _ => Cow::Borrowed(meta),
+        }
+    }
 }
 
 impl<S: Sink> Filtered<S> {
@@ -109,7 +145,21 @@ impl<S: Sink> Filtered<S> {
     /// # Ok::<(), schedtrace_core::BadFilter>(())
     /// ```
     pub fn new(filter: EventFilter, sink: S) -> Self {
-        Self { filter, sink, events: 0 }
+        Self { by: By::All(filter), sink, events: 0 }
+    }
+
+    /// A sink behind filters of some kinds, for a recording of which only so much is wanted: it is told of them in
+    /// [`Filters::events`](crate::Filters::events).
+    ///
+    /// ```
+    /// use schedtrace_core::{Batch, Filtered, Kind, KindFilters};
+    /// let mut writes = KindFilters::default();
+    /// writes.add(Kind::BlockIssue, "rwbs ~ 'W'", |_, _| None)?;
+    /// let sink = Filtered::by_kind(writes, |_: &Batch| ());
+    /// # Ok::<(), schedtrace_core::BadFilter>(())
+    /// ```
+    pub fn by_kind(filters: KindFilters, sink: S) -> Self {
+        Self { by: By::Kind(filters), sink, events: 0 }
     }
 
     /// The sink behind it.
@@ -139,12 +189,12 @@ impl<S: Sink> Filtered<S> {
 
 impl<S: Sink> Sink for Filtered<S> {
     fn begin(&mut self, meta: &Meta) -> Result<()> {
-        self.sink.begin(meta)
+        self.sink.begin(&self.by.meta(meta))
     }
 
     fn batch(&mut self, batch: &Batch) -> Result<()> {
-        self.filter.learn(batch);
-        let accepted = |events: &[Event]| events.iter().filter(|event| self.filter.accepts(event)).copied().collect();
+        self.by.learn(batch);
+        let accepted = |events: &[Event]| events.iter().filter(|event| self.by.accepts(event)).copied().collect();
         let some = Batch {
             until: batch.until,
             events: accepted(&batch.events),
@@ -160,6 +210,6 @@ impl<S: Sink> Sink for Filtered<S> {
     }
 
     fn finish(&mut self, meta: &Meta) -> Result<()> {
-        self.sink.finish(meta)
+        self.sink.finish(&self.by.meta(meta))
     }
 }

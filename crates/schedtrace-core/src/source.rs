@@ -199,13 +199,16 @@ pub struct Filters {
     /// Only what happened on these CPUs.
     #[serde(default)]
     pub cpus: Vec<u16>,
+    /// Of these kinds of events only those that meet conditions: `block_rq_issue: rwbs ~ 'W'`. All of other kinds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
 }
 
 impl Filters {
     /// Whether everything was recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pids.is_empty() && self.cgroups.is_empty() && self.cpus.is_empty()
+        self.pids.is_empty() && self.cgroups.is_empty() && self.cpus.is_empty() && self.events.is_empty()
     }
 }
 

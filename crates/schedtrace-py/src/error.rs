@@ -11,7 +11,7 @@ pub(crate) fn to_python(error: Error) -> PyErr {
     let message = error.to_string();
     match error {
         Error::NotATrace { .. } | Error::NewerTrace { .. } | Error::Damaged { .. } => TraceError::new_err(message),
-        Error::Privilege { .. } => PyPermissionError::new_err(message),
+        Error::Privilege { .. } | Error::NotShown { .. } => PyPermissionError::new_err(message),
         Error::Invalid(_) => PyValueError::new_err(message),
         // OSError's subclass goes by the kind: FileNotFoundError, PermissionError.
         Error::Io { source, .. } => std::io::Error::new(source.kind(), message).into(),

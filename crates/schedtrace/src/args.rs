@@ -13,12 +13,13 @@ use schedtrace_core::analysis::{GroupBy, ReportName, Subject};
 use schedtrace_core::live::{Collector, CollectorBuilder, ShardPolicy};
 #[cfg(feature = "live")]
 use schedtrace_core::system::CpuList;
+use schedtrace_core::trace::{Stretch, Time};
 #[cfg(feature = "live")]
 use schedtrace_core::{Kinds, Transport, UnknownKind};
 
 #[cfg(feature = "live")]
 use crate::flight::FlightArgs;
-use crate::units::{self, Stretch, Time};
+use crate::units;
 
 /// Records what the Linux scheduler does, and explains it: why did tasks wait, who held the CPU, who woke whom, and
 /// what was lost?
@@ -59,7 +60,10 @@ pub(crate) enum Command {
     Info(InfoArgs),
     Export(ExportArgs),
     Repair(RepairArgs),
-    Mcp(McpArgs),
+    /// Serve traces to an AI agent: an MCP server on standard input and output
+    ///
+    /// A host (Claude, VS Code, Cursor ...) starts it; there is nothing to type.
+    Mcp(schedtrace_mcp::Args),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -323,10 +327,10 @@ pub(crate) struct DiffArgs {
     #[arg(value_name = "B")]
     pub(crate) second: Option<PathBuf>,
     /// This window of A: 0s..5s, 2s.. or ..10s, with times as `report --from` takes them
-    #[arg(long, value_name = "T..T", value_parser = units::stretch)]
+    #[arg(long, value_name = "T..T", value_parser = units::stretch, allow_hyphen_values = true)]
     pub(crate) a: Option<Stretch>,
     /// This window of B
-    #[arg(long, value_name = "T..T", value_parser = units::stretch)]
+    #[arg(long, value_name = "T..T", value_parser = units::stretch, allow_hyphen_values = true)]
     pub(crate) b: Option<Stretch>,
     /// Do not leave the recorder's own threads out
     #[arg(long)]
@@ -339,11 +343,11 @@ pub(crate) struct DiffArgs {
 /// Which part of a trace.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WindowArgs {
-    /// Begin here: 1.5s after the start, 2026-11-21T10:00:00Z, or 123456789ns of CLOCK_MONOTONIC
-    #[arg(long, value_name = "T", value_parser = units::time)]
+    /// Begin here: 1.5s after the start, -30s before the end, 2026-11-21T10:00:00Z, or 1234567890ns of CLOCK_MONOTONIC
+    #[arg(long, value_name = "T", value_parser = units::time, allow_hyphen_values = true)]
     pub(crate) from: Option<Time>,
     /// End here
-    #[arg(long, value_name = "T", value_parser = units::time)]
+    #[arg(long, value_name = "T", value_parser = units::time, allow_hyphen_values = true)]
     pub(crate) to: Option<Time>,
 }
 
@@ -473,20 +477,6 @@ impl Format {
             Self::Parquet => "tables",
         }
     }
-}
-
-/// Serve traces to an AI agent: an MCP server on standard input and output
-///
-/// A host (Claude, VS Code, Cursor ...) starts it; there is nothing to type.
-#[derive(Debug, clap::Args)]
-pub(crate) struct McpArgs {
-    /// A trace, or a folder of traces, that may be read; may be given several times [default: all that you may read]
-    #[arg(long = "trace", value_name = "DIR")]
-    pub(crate) traces: Vec<PathBuf>,
-    /// Record the running machine when the agent asks for it; needs CAP_BPF and CAP_PERFMON
-    #[cfg(feature = "live")]
-    #[arg(long)]
-    pub(crate) collect: bool,
 }
 
 /// Finish traces whose recording was interrupted: what was left in flight becomes Parquet

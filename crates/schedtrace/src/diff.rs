@@ -6,12 +6,13 @@ use std::path::Path;
 use schedtrace_core::analysis::{
     self, Answered, Comparison, MetricChange, Options, Profile, ProfileAnswer, Study, TaskChange, Verdict,
 };
+use schedtrace_core::trace::{Excerpt, Stretch};
 use schedtrace_core::{Error, Meta, Nanos, Source, Window};
 
 use crate::args::DiffArgs;
 use crate::render::{Column, heading, table};
-use crate::units::{Stretch, count, offset, percent, span};
-use crate::window::{self, Trace};
+use crate::units::{count, offset, percent, span};
+use crate::window;
 use crate::{Failure, print_json};
 
 pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
@@ -50,7 +51,7 @@ struct Part<'a> {
 
 impl<'a> Part<'a> {
     fn read(path: &'a Path, stretch: Option<Stretch>, ends: [&str; 2], recorder: bool) -> Result<Self, Failure> {
-        let Trace { mut reader, from, until, .. } = window::open_between(path, stretch.unwrap_or_default(), ends)?;
+        let Excerpt { mut reader, from, until, .. } = stretch.unwrap_or_default().open(path, ends)?;
         let options = Options { from, until, include_recorder: recorder, ..Options::default() };
         let profile = analysis::run(&mut reader, Study::<Profile>::new(options))?;
         Ok(Self { path, meta: reader.meta().clone(), profile })

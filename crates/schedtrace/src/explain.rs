@@ -3,12 +3,13 @@
 use std::io::Write;
 
 use schedtrace_core::analysis::{self, Explain, Explained, Mechanism, Options, Severity, Step};
+use schedtrace_core::trace::Excerpt;
 use schedtrace_core::{Error, Meta, Source};
 
 use crate::args::ExplainArgs;
 use crate::render::{heading, warning};
 use crate::units::{offset, percent, plural, span};
-use crate::window::{self, Trace};
+use crate::window;
 use crate::{Failure, print_json};
 
 /// What takes less of the window is not printed.
@@ -17,7 +18,7 @@ const WORTH: f64 = 0.005;
 const PARTS: usize = 12;
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
-    let Trace { mut reader, from, until, .. } = window::open(&args.trace, &args.window)?;
+    let Excerpt { mut reader, from, until, .. } = window::open(&args.trace, &args.window)?;
     let subject = args.subject.subject().unwrap_or_default();
     let report = analysis::run(&mut reader, Explain::study(subject, Options { from, until, ..Options::default() }))?;
     if report.answer.subject.is_none() {

@@ -48,6 +48,7 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
         only.extend(filters.pids.iter().map(|pid| format!("process {pid} and its descendants")));
         only.extend(filters.cgroups.iter().map(|path| format!("cgroup {path}")));
         only.extend(filters.cpus.iter().map(|cpu| format!("CPU {cpu}")));
+        only.extend(filters.events.iter().cloned());
         writeln!(out, "  only      {}", only.join(", "))?;
     }
     for probe in meta.probes.iter().filter(|probe| probe.why.is_some()) {

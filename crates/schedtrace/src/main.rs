@@ -103,7 +103,7 @@ fn main() -> ExitCode {
         Command::Repair(args) => repair::run(&args),
         Command::Completions(args) => guides::completions(&args).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => guides::man(&args).map(|()| ExitCode::SUCCESS),
-        Command::Mcp(args) => mcp::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Mcp(args) => mcp::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,

@@ -5,12 +5,13 @@ use std::io::Write;
 use schedtrace_core::analysis::{
     self, CauseKind, CpuUse, Group, GroupBy, HeldBy, Options, Report, RunQueueStats, Sched, WorstWait,
 };
+use schedtrace_core::trace::Excerpt;
 use schedtrace_core::{Meta, Source};
 
 use crate::args::ReportArgs;
 use crate::render::{Column, heading, more, table};
 use crate::units::{count, offset, percent, plural, ratio, span};
-use crate::window::{self, Trace};
+use crate::window;
 use crate::{Failure, print_json, reports};
 
 /// Rows that are looked up by group when a row of text is put together.
@@ -25,7 +26,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     if !args.names.is_empty() {
         return reports::run(args);
     }
-    let Trace { mut reader, from, until, .. } = window::open(&args.trace, &args.window)?;
+    let Excerpt { mut reader, from, until, .. } = window::open(&args.trace, &args.window)?;
     // As text, the columns of a row come from several lists, so that all of them are needed in whole.
     let top = if args.json { args.top } else { args.top.max(JOINED) };
     let options =

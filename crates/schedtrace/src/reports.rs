@@ -7,12 +7,13 @@ use std::io::Write;
 use std::path::Path;
 
 use schedtrace_core::analysis::{self, About, GroupBy, Latencies, Options, ReportName, ReportSet, Summary};
+use schedtrace_core::trace::Excerpt;
 use schedtrace_core::{Kind, Meta, Source};
 
 use crate::args::{ReportArgs, Wanted};
 use crate::render::{Column, heading, table};
 use crate::units::{count, offset, percent, ratio, span};
-use crate::window::{self, Trace};
+use crate::window;
 use crate::{Failure, print_json};
 
 /// So many of the longest are named.
@@ -47,7 +48,7 @@ pub(crate) fn help() -> Result<(), Failure> {
 }
 
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
-    let Trace { mut reader, from, until, .. } = window::open(&args.trace, &args.window)?;
+    let Excerpt { mut reader, from, until, .. } = window::open(&args.trace, &args.window)?;
     let options = Options {
         by: args.by,
         top: args.top,

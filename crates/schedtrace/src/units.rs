@@ -4,19 +4,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use schedtrace_core::system::ClockSnapshot;
-use schedtrace_core::{Error, Kind, Meta, Nanos, Result};
-
-/// A moment, as given on the command line.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Time {
-    /// After the start of the recording.
-    SinceStart(Duration),
-    /// By the wall clock.
-    Wall(Timestamp),
-    /// By the clock of the events, as `--json` prints it.
-    Monotonic(Nanos),
-}
+use schedtrace_core::trace::{Stretch, Time};
+use schedtrace_core::{Error, Kind, Meta, Nanos};
 
 /// Reads `5s`, `1m30s`, `1.5 hours`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -28,64 +17,19 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).map_err(|_| wrong(format!("`{text}` is not a length of time that can be waited for")))
 }
 
-/// Reads a moment: after the start, by the wall clock, or in nanoseconds of `CLOCK_MONOTONIC`.
+/// Reads a moment: see [`Time`].
 pub(crate) fn time(text: &str) -> Result<Time, String> {
-    let digits = text.strip_suffix("ns").filter(|digits| digits.len() > 9);
-    if let Some(ns) = digits.and_then(|digits| digits.parse().ok()) {
-        return Ok(Time::Monotonic(Nanos(ns)));
-    }
-    if let Ok(timestamp) = text.parse() {
-        return Ok(Time::Wall(timestamp));
-    }
-    duration(text).map(Time::SinceStart).map_err(|_| {
-        format!("`{text}` is no time: write one after the start (1.5s), or of the day (2026-11-21T10:00:00Z)")
-    })
-}
-
-/// What lies between two moments; without one, up to that end of the recording.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Stretch {
-    pub(crate) from: Option<Time>,
-    pub(crate) to: Option<Time>,
+    text.parse().map_err(|error: Error| error.to_string())
 }
 
 /// Reads `0s..5s`, `2s..` and `..2s`.
 pub(crate) fn stretch(text: &str) -> Result<Stretch, String> {
-    let ends = text.split_once("..").filter(|(from, to)| !from.is_empty() || !to.is_empty());
-    let Some((from, to)) = ends else {
-        return Err(format!("`{text}` is no window: write two times with two dots between them, such as 0s..5s"));
-    };
-    let bound = |text: &str| if text.is_empty() { Ok(None) } else { time(text).map(Some) };
-    Ok(Stretch { from: bound(from)?, to: bound(to)? })
-}
-
-impl Time {
-    /// The moment by the clock of the events.
-    pub(crate) fn in_trace(self, meta: &Meta) -> Result<Nanos> {
-        match self {
-            Self::SinceStart(span) => Ok(meta.started + Nanos::from(span)),
-            Self::Monotonic(at) => Ok(at),
-            Self::Wall(timestamp) => {
-                let clock = clock(meta).ok_or_else(|| {
-                    Error::Invalid("the trace does not say what time of day it was: give times after its start".into())
-                })?;
-                // Both readings are of one moment; what lies between them is the same by either clock.
-                let ns = u64::try_from(timestamp.as_nanosecond()).unwrap_or(0);
-                let offset = i128::from(ns) - i128::from(clock.realtime_ns.0);
-                let at = i128::from(clock.monotonic_ns.0) + offset;
-                Ok(Nanos(u64::try_from(at.max(0)).unwrap_or(u64::MAX)))
-            }
-        }
-    }
-}
-
-fn clock(meta: &Meta) -> Option<&ClockSnapshot> {
-    meta.clocks.first()
+    text.parse().map_err(|error: Error| error.to_string())
 }
 
 /// When the recording began, by the wall clock: `2026-11-21 10:00:00 UTC`.
 pub(crate) fn started(meta: &Meta) -> Option<String> {
-    let at = clock(meta)?.realtime(meta.started);
+    let at = meta.clocks.first()?.realtime(meta.started);
     let at = Timestamp::from_nanosecond(i128::from(at.0)).ok()?;
     Some(at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
@@ -155,34 +99,6 @@ mod tests {
         for wrong in ["", "5", "-5s", "soon"] {
             assert!(duration(wrong).is_err_and(|text| text.contains("write a time")), "{wrong}");
         }
-    }
-
-    #[test]
-    fn times_map_to_the_clock_of_the_events() {
-        let clock = ClockSnapshot {
-            monotonic_ns: Nanos(1_000_000_000),
-            boottime_ns: Nanos(1_000_000_000),
-            realtime_ns: Nanos(1_800_000_000_000_000_000),
-        };
-        let meta = Meta { started: Nanos(2_000_000_000), clocks: vec![clock], ..Meta::default() };
-        let at = |text: &str| time(text).unwrap().in_trace(&meta).unwrap();
-        assert_eq!(at("1.5s"), Nanos(3_500_000_000));
-        assert_eq!(at("2500000000ns"), Nanos(2_500_000_000));
-        assert_eq!(at("2027-01-15T08:00:02Z"), Nanos(3_000_000_000));
-        assert_eq!(at("1970-01-01T00:00:00Z"), Nanos(0), "before the boot");
-        assert!(time("yesterday").is_err());
-    }
-
-    #[test]
-    fn windows_are_read_or_refused_with_advice() {
-        let second = |n| Some(Time::SinceStart(Duration::from_secs(n)));
-        assert_eq!(stretch("0s..5s"), Ok(Stretch { from: second(0), to: second(5) }));
-        assert_eq!(stretch("5s.."), Ok(Stretch { from: second(5), to: None }));
-        assert_eq!(stretch("..1.5s").unwrap().to, Some(Time::SinceStart(Duration::from_millis(1500))));
-        for wrong in ["", "..", "5s", "5s-6s"] {
-            assert!(stretch(wrong).is_err_and(|text| text.contains("0s..5s")), "{wrong}");
-        }
-        assert!(stretch("soon..5s").is_err_and(|text| text.contains("`soon` is no time")));
     }
 
     #[test]

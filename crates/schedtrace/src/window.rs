@@ -3,50 +3,16 @@
 use std::path::Path;
 
 use schedtrace_core::analysis::Completeness;
-use schedtrace_core::trace::TraceReader;
-use schedtrace_core::{Error, Meta, Nanos, Result, Source, Window};
+use schedtrace_core::trace::{Excerpt, Stretch};
+use schedtrace_core::{Meta, Result, Window};
 
 use crate::args::WindowArgs;
 use crate::render::{heading, warning};
-use crate::units::{Stretch, Time, count, lost, offset, plural, span, started};
-
-/// A trace, of which some part is wanted.
-pub(crate) struct Trace {
-    pub(crate) reader: TraceReader,
-    pub(crate) from: Option<Nanos>,
-    pub(crate) until: Option<Nanos>,
-    /// The part, with the edges of the recording where no others were given.
-    pub(crate) window: Window,
-}
+use crate::units::{count, lost, offset, plural, span, started};
 
 /// Opens a trace for what lies between two times.
-pub(crate) fn open(dir: &Path, window: &WindowArgs) -> Result<Trace> {
-    open_between(dir, Stretch { from: window.from, to: window.to }, ["--from", "--to"])
-}
-
-/// The same, where the two times are called otherwise.
-pub(crate) fn open_between(dir: &Path, stretch: Stretch, names: [&str; 2]) -> Result<Trace> {
-    let trace = TraceReader::open(dir)?;
-    let bound = |time: Option<Time>| time.map(|time| time.in_trace(trace.meta())).transpose();
-    let (from, until) = (bound(stretch.from)?, bound(stretch.to)?);
-    if let (Some(from), Some(until)) = (from, until)
-        && until <= from
-    {
-        return Err(Error::Invalid(format!("{} must be later than {}", names[1], names[0])));
-    }
-    let whole = trace.info()?.window;
-    for (name, outside) in [
-        (names[0], from.is_some_and(|from| from >= whole.until_ns)),
-        (names[1], until.is_some_and(|until| until <= whole.from_ns)),
-    ] {
-        if outside {
-            let why = format!("{name} leaves nothing of the recording, which is {} long", whole.duration_ns);
-            return Err(Error::Invalid(why));
-        }
-    }
-    let begin = from.unwrap_or(whole.from_ns).max(whole.from_ns);
-    let window = Window::new(begin, until.unwrap_or(whole.until_ns).min(whole.until_ns));
-    Ok(Trace { reader: trace.between(from, until), from, until, window })
+pub(crate) fn open(dir: &Path, window: &WindowArgs) -> Result<Excerpt> {
+    Stretch { from: window.from, until: window.to }.open(dir, ["--from", "--to"])
 }
 
 /// What was recorded where, and which part of it is looked at.

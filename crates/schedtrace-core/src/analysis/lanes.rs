@@ -82,6 +82,71 @@ pub struct Lane {
     pub longest: Vec<Option<Who>>,
 }
 
+impl Lanes {
+    /// What the letters of [`Lane::drawn`] mean.
+    ///
+    /// ```
+    /// use schedtrace_core::analysis::Lanes;
+    /// assert!(Lanes::Tasks.legend().contains("w waited for a CPU"));
+    /// ```
+    #[must_use]
+    pub const fn legend(self) -> &'static str {
+        match self {
+            Self::Cpus => "# busy, + busy for less than half, w busy while others waited, . idle, blank unknown",
+            Self::Tasks => {
+                "# ran, + ran for less than half, w waited for a CPU, D slept for I/O, . slept, blank not there or unknown"
+            }
+        }
+    }
+}
+
+impl Lane {
+    /// The lane as a row of letters, one for each column of so many nanoseconds. [`Lanes::legend`] has the letters.
+    ///
+    /// A CPU's column is `w` where tasks waited for it for a tenth of the column, taken together; else `#` where it was busy
+    /// for half of it, `+` where for less, `.` where it was idle. A task's is what took most of it; a task that ran for a
+    /// twentieth of it and did something else for longer, but did not wait, is `+`. Nothing is known of what is blank.
+    ///
+    /// ```
+    /// use schedtrace_core::Nanos;
+    /// use schedtrace_core::analysis::Lane;
+    /// let (running_ns, waiting_ns, idle_ns) = (vec![90, 0], vec![0, 80], vec![10, 20]);
+    /// let (io_ns, longest) = (vec![0, 0], Vec::new());
+    /// let lane = Lane { cpu: None, task: None, running_ns, waiting_ns, io_ns, idle_ns, longest };
+    /// assert_eq!(lane.drawn(2, Nanos(100)), "#w");
+    /// ```
+    #[must_use]
+    pub fn drawn(&self, columns: usize, resolution: Nanos) -> String {
+        (0..columns).map(|at| self.letter(at, resolution.0)).collect()
+    }
+
+    /// What took most of a column.
+    fn letter(&self, at: usize, resolution: u64) -> char {
+        let of = |all: &[u64]| all.get(at).copied().unwrap_or(0);
+        let (running, waiting) = (of(&self.running_ns), of(&self.waiting_ns));
+        let (io, idle) = (of(&self.io_ns), of(&self.idle_ns));
+        if self.cpu.is_some() {
+            return match (running, waiting) {
+                (_, 1..) if waiting.saturating_mul(10) >= resolution => 'w',
+                (1.., _) if running.saturating_mul(2) >= resolution => '#',
+                (1.., _) => '+',
+                _ if idle > 0 => '.',
+                _ => ' ',
+            };
+        }
+        let most = running.max(waiting).max(io).max(idle);
+        match most {
+            0 => ' ',
+            _ if most == waiting => 'w',
+            _ if most == running => '#',
+            // A moment of work is more than none.
+            _ if running.saturating_mul(20) >= resolution => '+',
+            _ if most == io => 'D',
+            _ => '.',
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Key {
     Cpu(Cpu),
@@ -345,6 +410,23 @@ mod tests {
         assert_eq!((cpu.waiting_ns.clone(), cpu.idle_ns.clone()), (vec![0, 100, 0, 0], vec![0, 0, 50, 250]));
         let names: Vec<_> = cpu.longest.iter().map(|who| who.as_ref().map(|who| who.tid)).collect();
         assert_eq!(names, [Some(11), Some(12), Some(11), None]);
+    }
+
+    #[test]
+    fn a_letter_tells_what_took_most() {
+        let lane = |running, waiting, io, idle| Lane {
+            cpu: None,
+            task: None,
+            running_ns: vec![running],
+            waiting_ns: vec![waiting],
+            io_ns: vec![io],
+            idle_ns: vec![idle],
+            longest: Vec::new(),
+        };
+        let letters = [(60, 40, 0, 0), (10, 90, 0, 0), (10, 0, 0, 90), (1, 0, 60, 39), (0, 0, 0, 90), (0, 0, 0, 0)];
+        let told: String = letters.iter().map(|&(r, w, d, i)| lane(r, w, d, i).drawn(1, Nanos(100))).collect();
+        assert_eq!(told, "#w+D. ");
+        assert_eq!(lane(1, 1, 1, 1).drawn(2, Nanos(100)), "w ", "there is no second column");
     }
 
     proptest! {

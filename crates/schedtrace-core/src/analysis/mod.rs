@@ -45,6 +45,7 @@ mod depth;
 mod dispatch;
 mod distribution;
 mod explain;
+mod failed_calls;
 mod fairness;
 mod futexes;
 mod groups;
@@ -58,6 +59,7 @@ mod measure;
 mod migrations;
 mod nested;
 mod observer;
+mod off_cpu;
 mod outliers;
 mod power;
 mod preemptions;
@@ -92,6 +94,7 @@ pub use explain::{
     ContentionSource, CriticalPath, Explain, Explained, Explanation, Mechanism, Moment, PathPart, Recommendation,
     Severity, Step, Subject,
 };
+pub use failed_calls::{FailedCall, FailedCalls, FailedCallsOptions, FailedCallsReport};
 pub use fairness::{Fairness, FairnessReport, FairnessRow};
 pub use futexes::{FutexCounts, FutexRow, FutexWaker, Futexes, FutexesReport};
 pub use groups::{Gone, Group};
@@ -108,6 +111,7 @@ pub use measure::{Example, Latencies};
 pub use migrations::{MigrationCounts, MigrationRow, MigrationsReport};
 #[cfg(feature = "sql")]
 pub(crate) use nested::{Nested, Served, Service};
+pub use off_cpu::{Blamed, Contender, OffCpu, OffCpuPart, OffCpuReason, OffCpuReport, OffCpuSample, WhoseDoing};
 pub use outliers::{Beyond, Fences, OutlierRow, Outliers, OutliersReport};
 pub use power::{CpuPowerRow, Frequency, IdleStateRow, IdleTime, Power, PowerReport};
 pub use preemptions::{PreemptionRow, Preemptions, PreemptionsReport};

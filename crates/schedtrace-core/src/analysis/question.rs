@@ -124,6 +124,16 @@ impl<Q: Question> Study<Q> {
     /// The same for a question that was made with what else it needs.
     pub(super) fn with(question: Q, scope: Scope, options: Options) -> Self {
         let states = States::that_forget(Tasks::new(options.by, options.include_recorder));
+        Self::over(states, question, scope, options)
+    }
+
+    /// The same for a question that asks who has had the CPUs.
+    pub(super) fn that_remembers(question: Q, scope: Scope, options: Options) -> Self {
+        let states = States::new(Tasks::new(options.by, options.include_recorder));
+        Self::over(states, question, scope, options)
+    }
+
+    fn over(states: States, question: Q, scope: Scope, options: Options) -> Self {
         Self {
             scope,
             meta: Meta::default(),

@@ -9,6 +9,8 @@ use super::states::{CpuRef, Observer, Seen};
 use super::study::Scope;
 use super::tables::{Table, Tally, leaves_out};
 use crate::event::{Event, EventKind, Syscall};
+use crate::source::Meta;
+use crate::system;
 
 /// So many groups are named with each failure.
 const TASKS: usize = 3;
@@ -35,10 +37,16 @@ pub struct SyscallsReport {
 /// A call that failed with one error.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SyscallFailure {
-    /// The call's number on this machine.
+    /// The call's number on the recorded machine.
     pub number: u32,
+    /// What it is called there, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'static str>,
     /// `errno(3)`.
     pub errno: u32,
+    /// What it is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'static str>,
     /// How often.
     pub count: u64,
     /// How often per second.
@@ -59,8 +67,11 @@ pub struct SyscallTask {
 /// A call whose duration was recorded.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SyscallRow {
-    /// Its number on this machine.
+    /// Its number on the recorded machine.
     pub number: u32,
+    /// What it is called there, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'static str>,
     /// How often it was made.
     pub count: u64,
     /// How often per second.
@@ -84,6 +95,22 @@ pub struct SyscallTime {
     pub time_ns: u64,
 }
 
+/// What calls are called on the recorded machine.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    machine: String,
+}
+
+impl Names {
+    pub(super) fn of(meta: &Meta) -> Self {
+        Self { machine: meta.host.machine.clone() }
+    }
+
+    pub(super) fn call(&self, number: u32) -> Option<&'static str> {
+        system::syscall_name(&self.machine, number)
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Failure {
     count: u64,
@@ -103,6 +130,7 @@ struct Call {
 #[derive(Clone, Debug)]
 pub struct Syscalls {
     scope: Scope,
+    names: Names,
     failed: u64,
     failures: Table<(u32, u32), Failure>,
     calls: Table<u32, Call>,
@@ -152,7 +180,11 @@ impl Question for Syscalls {
     type Answer = SyscallsReport;
 
     fn new(scope: &Scope) -> Self {
-        Self { scope: *scope, failed: 0, failures: Table::default(), calls: Table::default() }
+        Self { scope: *scope, names: Names::default(), failed: 0, failures: Table::default(), calls: Table::default() }
+    }
+
+    fn begin(&mut self, meta: &Meta) {
+        self.names = Names::of(meta);
     }
 
     fn fold(&mut self, gone: &Gone) {
@@ -166,7 +198,9 @@ impl Question for Syscalls {
         let failures = self.failures.ranked(|row| row.count);
         let failure = |&((number, errno), row): &((u32, u32), &Failure)| SyscallFailure {
             number,
+            name: self.names.call(number),
             errno,
+            error: system::errno_name(errno),
             count: row.count,
             rate_per_second: about.per_second(row.count),
             groups: row.groups.top(TASKS).iter().map(|&(ix, count)| SyscallTask { group: group(ix), count }).collect(),
@@ -175,6 +209,7 @@ impl Question for Syscalls {
         let time = |&(ix, time_ns): &(GroupIx, u64)| SyscallTime { group: group(ix), time_ns };
         let call = |&(number, row): &(u32, &Call)| SyscallRow {
             number,
+            name: self.names.call(number),
             count: row.count,
             rate_per_second: about.per_second(row.count),
             failed: row.failed,
@@ -195,6 +230,7 @@ impl Question for Syscalls {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Analysis;
     use super::super::tables::testing::{asked, at};
     use super::*;
     use crate::event::{Nanos, SyscallFailed, TaskId};
@@ -224,6 +260,22 @@ mod tests {
         let groups: Vec<_> = first.groups.iter().map(|task| (task.group.to_string(), task.count)).collect();
         assert_eq!(groups, [("worker[101]".to_owned(), 2), ("worker[106]".to_owned(), 1)]);
         assert_eq!(report.failures[1].errno, 13);
+    }
+
+    #[test]
+    fn calls_are_named_as_on_the_machine_that_was_recorded() {
+        let name = |machine: &str| {
+            let host = system::Host { machine: machine.into(), ..system::Host::default() };
+            let mut study = super::super::Study::<Syscalls>::new(super::super::Options::default());
+            study.begin(&Meta { host, started: Nanos(1), ..Meta::default() });
+            let events = vec![failed(10, 1, 57, 2), call(20, 1, 57, 0, 5)];
+            study.update(&crate::event::Batch { until: Nanos(100), events, ..Default::default() });
+            let answer = study.report().answer;
+            (answer.failures[0].name, answer.failures[0].error, answer.calls[0].name)
+        };
+        assert_eq!(name("x86_64"), (Some("fork"), Some("ENOENT"), Some("fork")));
+        assert_eq!(name("aarch64"), (Some("close"), Some("ENOENT"), Some("close")));
+        assert_eq!(name("s390x"), (None, Some("ENOENT"), None));
     }
 
     #[test]

@@ -339,9 +339,25 @@ pub(super) mod testing {
 
     /// What a question answers to that. The recording began before the window, and goes on after it.
     pub(in super::super) fn asked<Q: Question>(events: Vec<Event>, names: Vec<Name>) -> Answered<Q::Answer> {
+        answer(Study::<Q>::new, events, names)
+    }
+
+    /// The same of a question that takes more than options.
+    pub(in super::super) fn asked_of<Q: Question>(
+        study: impl FnOnce(Options) -> Study<Q>,
+        events: Vec<Event>,
+    ) -> Answered<Q::Answer> {
+        answer(study, events, vec![])
+    }
+
+    fn answer<Q: Question>(
+        study: impl FnOnce(Options) -> Study<Q>,
+        events: Vec<Event>,
+        names: Vec<Name>,
+    ) -> Answered<Q::Answer> {
         let options = Options { from: Some(Nanos(1_000)), until: Some(Nanos(2_000)), ..Options::default() };
         let meta = Meta { started: Nanos(100), ended: Some(Nanos(3_000)), ..Meta::default() };
-        let mut study = Study::<Q>::new(options);
+        let mut study = study(options);
         study.begin(&meta);
         study.update(&Batch { until: Nanos(3_000), events, names, tasks: tasks(), ..Batch::default() });
         study.finish(&meta);

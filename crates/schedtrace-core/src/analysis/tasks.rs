@@ -64,11 +64,11 @@ impl WhoName {
         Self { task, tid: 0, pid: 0, comm: None }
     }
 
-    const fn of(task: &Task) -> Self {
+    pub(super) const fn of(task: &Task) -> Self {
         Self { task: task.id, tid: task.tid, pid: task.tgid, comm: Some(task.comm) }
     }
 
-    fn who(self) -> Who {
+    pub(super) fn who(self) -> Who {
         let comm = self.comm.map_or_else(|| format!("<task {}>", self.task.0), |comm| comm.to_string());
         Who { task: self.task, tid: self.tid, pid: self.pid, comm }
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
+use super::filter::system;
 
 /// What kinds of events have to do with: people choose by it what is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,9 +60,49 @@ impl fmt::Display for EventGroup {
 }
 
 /// The name that was not a kind of event.
+///
+/// ```
+/// use schedtrace_core::{Kind, UnknownKind};
+/// assert!(UnknownKind("sched_swich".into()).to_string().contains("do you mean `sched_switch`?"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no event is called `{0}`: `schedtrace record --events help` lists them")]
 pub struct UnknownKind(pub String);
+
+impl UnknownKind {
+    /// The name of a kind or a group that is most like it, if any is.
+    ///
+    /// ```
+    /// use schedtrace_core::UnknownKind;
+    /// assert_eq!(UnknownKind("sched_swich".into()).nearest(), Some("sched_switch"));
+    /// ```
+    #[must_use]
+    pub fn nearest(&self) -> Option<&'static str> {
+        let wanted = self.0.rsplit(':').next().unwrap_or(&self.0);
+        let known = Kind::selectable().map(Kind::name).chain(ALIASES.iter().map(|(alias, _)| *alias));
+        nearest(wanted, known.chain(EventGroup::ALL.map(|(name, _)| name)))
+    }
+}
+
+impl fmt::Display for UnknownKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(name) = self;
+        let short: String = name.chars().take(64).collect();
+        write!(f, "no event is called `{short}`: ")?;
+        if let Some(near) = self.nearest() {
+            write!(f, "do you mean `{near}`? ")?;
+        }
+        f.write_str("`schedtrace record --events help` lists them")
+    }
+}
+
+/// The one of some names that is most like another, if any is.
+pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    /// So alike are names of which one is taken for the other.
+    const ALIKE: f64 = 0.8;
+    let name: String = name.chars().take(64).collect::<String>().to_lowercase();
+    let near = names.map(|other| (strsim::jaro_winkler(&name, &other.to_lowercase()), other));
+    near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(alike, _)| *alike >= ALIKE).map(|(_, other)| other)
+}
 
 impl FromStr for Kind {
     type Err = UnknownKind;
@@ -88,13 +129,14 @@ const ALIASES: [(&str, &[Kind]); 13] = [
 ];
 
 /// Kinds of events, as people choose them: by the name of a kind, of a group, `default` or `all`. Names that scxtop has for
-/// them do as well.
+/// them do as well, and those of tracepoints with their subsystem, as `sched:sched_switch`.
 ///
 /// ```
 /// use schedtrace_core::{Kind, Kinds};
 /// assert_eq!("softirq".parse::<Kinds>()?.kinds, [Kind::SoftirqEntry, Kind::SoftirqExit]);
 /// assert!("default".parse::<Kinds>()?.kinds.contains(&Kind::Switch));
 /// assert!("irq".parse::<Kinds>()?.kinds.contains(&Kind::IpiSend));
+/// assert_eq!("block:block_rq_issue".parse::<Kinds>()?.kinds, [Kind::BlockIssue]);
 /// assert!("nothing".parse::<Kinds>().is_err());
 /// # Ok::<(), schedtrace_core::UnknownKind>(())
 /// ```
@@ -122,9 +164,24 @@ impl FromStr for Kinds {
         match name {
             "default" => Ok(of(&Kind::is_default)),
             "all" => Ok(of(&|_| true)),
+            _ if name.contains(':') => of_tracepoint(name)
+                .map(|kind| Self { kinds: vec![kind], named: true })
+                .ok_or_else(|| UnknownKind(name.to_owned())),
             _ => name.parse().map(|kind| Self { kinds: vec![kind], named: true }),
         }
     }
+}
+
+/// The kind that records a tracepoint, by its full name.
+fn of_tracepoint(name: &str) -> Option<Kind> {
+    let (subsystem, name) = name.split_once(':')?;
+    // What ours is called otherwise.
+    let name = match name {
+        "mark_victim" => Kind::OomKill.name(),
+        "ipi_send_cpu" | "ipi_send_cpumask" => Kind::IpiSend.name(),
+        name => name,
+    };
+    name.parse::<Kind>().ok().filter(|kind| system(*kind) == Some(subsystem))
 }
 
 #[cfg(test)]

@@ -211,6 +211,32 @@ choices! {
     Policy = ["other", "fifo", "rr", "batch", "iso", "idle", "deadline", "ext"];
 }
 
+impl BlockOp {
+    /// Its letters in `rwbs` of the kernel's block tracepoints (`blk_fill_rwbs()` of `kernel/trace/blktrace.c`): `N` for those
+    /// that have none. Flags of a request, which add letters there, are not recorded.
+    ///
+    /// ```
+    /// use schedtrace_core::BlockOp;
+    /// assert_eq!((BlockOp(0).rwbs(), BlockOp(1).rwbs(), BlockOp(3).rwbs()), ("R", "W", "D"));
+    /// ```
+    #[must_use]
+    pub fn rwbs(self) -> &'static str {
+        match self.name() {
+            Some("read") => "R",
+            Some("write") => "W",
+            Some("flush") => "F",
+            Some("discard") => "D",
+            Some("secure_erase") => "DE",
+            Some("zone_append") => "ZA",
+            Some("zone_open") => "ZO",
+            Some("zone_close") => "ZC",
+            Some("zone_finish") => "ZF",
+            Some("zone_reset" | "zone_reset_all") => "ZR",
+            _ => "N",
+        }
+    }
+}
+
 /// A value as people read it; `name` gives the text of a [`NameId`].
 pub(crate) fn text<'a>(ty: FieldType, value: u64, name: impl FnOnce(NameId) -> Option<&'a str>) -> String {
     match ty {

@@ -1,26 +1,53 @@
 //! Which events somebody wants to see, as one line of text says.
 
+mod by_kind;
+mod kernel;
+mod read;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::field::text;
-use super::{Batch, Cpu, Event, EventGroup, EventKind, FieldType, Kind, Kinds, NameId, Task, TaskId};
+use regex::Regex;
 
-/// Conditions that an event meets, or not: `dsq_lat_us > 1000`, `event = futex_wait and duration_ns >= 5ms and comm = nginx`.
+pub use self::by_kind::KindFilters;
+use self::kernel::Get;
+pub(super) use self::kernel::system;
+pub(crate) use self::read::cut;
+use super::field::text;
+use super::{Batch, Cpu, Event, EventKind, FieldType, Kind, NameId, Task, TaskId};
+
+/// Conditions that an event meets, or not: `dsq_lat_us > 1000`, `prev_pid != 0 && next_pid != 0`,
+/// `event = futex_wait and duration_ns >= 5ms and comm ~ '^nginx'`.
 ///
 /// All of them have to hold; between them stands `and`, `&&` or a comma. The fields are
 ///
-/// - `event`: the name of a kind, of a group or what else [`Kinds`] reads; `group`; `cpu`; `ts_ns`,
+/// - `event`: the name of a kind, of a group or what else [`Kinds`](super::Kinds) reads; `group`; `cpu`; `ts_ns`,
 /// - `tid`, `pid`, `comm`: those of any of the tasks that the event is about,
 /// - those of the event's kind ([`Kind::fields`]); one that ends in `_ns` is there as `_us`, `_ms` and `_s` as well, and
 ///   takes a number with a unit,
+/// - those of the kernel's tracepoint, by the names in its format file: `prev_comm`, `next_prio`, `target_cpu`, `orig_cpu`,
+///   `child_pid`, `vec`, `nr_sector`, `dev`, `rwbs`, `error`. As there, `prev_pid` and its kin are thread ids, and
+///   `prev_state` is a letter (`R+` where it was preempted) or the tracepoint's bits. `rwbs` is the operation's letter alone
+///   ([`BlockOp::rwbs`](super::BlockOp::rwbs)): flags of requests are not recorded,
 /// - what scxtop calls them: `dsq_lat_us`, `dsq_id`, `dsq_vtime`, `dsq_nr_queued`, `layer_id`, `softirq_nr`. A task that comes
 ///   to run from a dispatch queue counts as a `sched_switch` there.
 ///
-/// An event that has no such field does not meet the condition.
+/// A field can be that of some events only: `futex.duration_us`, `sched_switch.prev_pid`, `block:block_rq_issue.bytes`. Of one
+/// tracepoint, `pid`, `comm` and `cpu` are what the kernel calls so there: `sched_waking.pid` is the thread that is woken.
+///
+/// | operator | of | holds where |
+/// |---|---|---|
+/// | `=`, `==`, `!=` | numbers, texts | they are equal, or not |
+/// | `<`, `<=`, `>`, `>=` | numbers | the field is less, at most, more, at least |
+/// | `~`, `!~` | texts | a regular expression is found in it, or not: `~ '^W'`, `~ 'W'` |
+///
+/// Texts may stand in quotes, `'` or `"`, and have to where there is an `and`, a comma or `&&` in them; nothing is escaped
+/// there. Patterns are those of the crate `regex`, of bounded size, and take time in proportion to the text.
+///
+/// An event that has no such field does not meet the condition, nor does one whose task is not known.
 ///
 /// ```
 /// use schedtrace_core::{Address, Batch, Cpu, Event, EventFilter, FutexWait, Nanos, TaskId};
@@ -29,6 +56,8 @@ use super::{Batch, Cpu, Event, EventGroup, EventKind, FieldType, Kind, Kinds, Na
 /// let event = Event { ts: Nanos(500_000), cpu: Cpu(0), kind: wait.into() };
 /// assert!(long.accepts(&event));
 /// assert!("futex_wait.length > 100".parse::<EventFilter>().is_err(), "it has no such field");
+/// let wrong = "prev_pidd = 7".parse::<EventFilter>().unwrap_err();
+/// assert!(wrong.why.contains("do you mean `prev_pid`?"));
 /// # Ok::<(), schedtrace_core::BadFilter>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -59,7 +88,7 @@ struct Term {
     value: Value,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 enum Field {
     Event,
     Group,
@@ -68,14 +97,30 @@ enum Field {
     Tid,
     Pid,
     Comm,
-    /// One of the kind's own, by its name; what it holds is divided by so much.
-    Own(String, i128),
+    /// Of each kind that has it, where it is.
+    Of(Vec<Part>),
+}
+
+/// A field in the events of a kind.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    kind: Kind,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// One of the kind's own, by its place; what it holds is in so many of the unit that is asked for.
+    Own { at: usize, ty: FieldType, scale: i128 },
+    /// One that the kernel's tracepoint has.
+    Kernel(Get),
 }
 
 #[derive(Clone, Debug)]
 enum Value {
     Number(i128),
     Text(String),
+    Pattern(Regex),
     Kinds(Vec<Kind>),
 }
 
@@ -87,14 +132,18 @@ enum Comparison {
     AtMost,
     More,
     AtLeast,
+    Matches,
+    MatchesNot,
 }
 
 /// Longer ones first: `>=` begins with `>`.
-const COMPARISONS: [(&str, Comparison); 7] = [
+const COMPARISONS: [(&str, Comparison); 9] = [
     (">=", Comparison::AtLeast),
     ("<=", Comparison::AtMost),
     ("==", Comparison::Equal),
     ("!=", Comparison::Unequal),
+    ("!~", Comparison::MatchesNot),
+    ("~", Comparison::Matches),
     (">", Comparison::More),
     ("<", Comparison::Less),
     ("=", Comparison::Equal),
@@ -126,6 +175,22 @@ impl Comparison {
             Self::AtMost => found <= wanted,
             Self::More => found > wanted,
             Self::AtLeast => found >= wanted,
+            // They are not about order.
+            Self::Matches | Self::MatchesNot => false,
+        }
+    }
+}
+
+impl Term {
+    fn holds_number(&self, found: i128) -> bool {
+        matches!(self.value, Value::Number(wanted) if self.comparison.holds(&found, &wanted))
+    }
+
+    fn holds_text(&self, found: &str) -> bool {
+        match &self.value {
+            Value::Text(wanted) => self.comparison.holds(found, wanted.as_str()),
+            Value::Pattern(pattern) => pattern.is_match(found) == (self.comparison == Comparison::Matches),
+            Value::Number(_) | Value::Kinds(_) => false,
         }
     }
 }
@@ -134,112 +199,12 @@ impl FromStr for EventFilter {
     type Err = BadFilter;
 
     fn from_str(line: &str) -> Result<Self, BadFilter> {
-        let terms = line.replace("&&", " and ").replace(',', " and ");
-        let terms: Vec<_> =
-            terms.split(" and ").map(str::trim).filter(|term| !term.is_empty()).map(Term::read).collect();
-        let terms = terms.into_iter().collect::<Result<Vec<_>, _>>()?;
-        if terms.is_empty() {
-            return Err(bad(line, "there is nothing in it: try `event = futex_wait and duration_us > 100`"));
-        }
-        Ok(Self { terms, names: HashMap::new(), tasks: HashMap::new(), over: Vec::new() })
+        Self::read(line, None, |_, _| None)
     }
 }
 
 fn bad(term: &str, why: impl fmt::Display) -> BadFilter {
     BadFilter { term: term.chars().take(80).collect(), why: why.to_string() }
-}
-
-impl Term {
-    fn read(term: &str) -> Result<Self, BadFilter> {
-        let at = |op: &str| term.find(op);
-        let found = COMPARISONS.iter().filter_map(|(op, comparison)| Some((at(op)?, op.len(), *comparison)));
-        // The first one in the text, and of those that begin there the longest.
-        let found = found.min_by_key(|(at, length, _)| (*at, usize::MAX - length));
-        let Some((at, length, comparison)) = found else {
-            return Err(bad(term, "it compares nothing: use =, !=, <, <=, > or >="));
-        };
-        let (left, right) = (term[..at].trim(), term[at + length..].trim().trim_matches(['"', '\'']));
-        let (kinds, field) = match left.split_once('.') {
-            Some((kinds, field)) => (Some(kinds_of(kinds).map_err(|why| bad(term, why))?), field),
-            None => (None, left),
-        };
-        let (field, ty, only) = Field::read(field, kinds.as_deref()).map_err(|why| bad(term, why))?;
-        let value = Value::read(&field, ty, right).map_err(|why| bad(term, why))?;
-        let orders = !matches!(comparison, Comparison::Equal | Comparison::Unequal);
-        if orders && !matches!(value, Value::Number(_)) {
-            return Err(bad(term, "texts are equal or not: use = or !="));
-        }
-        Ok(Self { kinds: only.map(|kind| vec![kind]).or(kinds), field, comparison, value })
-    }
-}
-
-fn kinds_of(name: &str) -> Result<Vec<Kind>, String> {
-    let mut kinds = name.parse::<Kinds>().map_err(|error| error.to_string())?.kinds;
-    if kinds.contains(&Kind::Switch) {
-        kinds.push(Kind::ScxDispatch);
-    }
-    Ok(kinds)
-}
-
-impl Field {
-    /// The field, what it holds where that is a kind's own, and the one kind that has it where the name is scxtop's.
-    fn read(name: &str, kinds: Option<&[Kind]>) -> Result<(Self, Option<FieldType>, Option<Kind>), String> {
-        let common = match name {
-            "event" => Self::Event,
-            "group" => Self::Group,
-            "cpu" => Self::Cpu,
-            "ts_ns" => Self::Time,
-            "tid" => Self::Tid,
-            "pid" if kinds.is_none() => Self::Pid,
-            "comm" => Self::Comm,
-            _ => {
-                let alias = ALIASES.iter().find(|(alias, ..)| *alias == name);
-                let (name, only) = alias.map_or((name, None), |(_, kind, field)| (*field, Some(*kind)));
-                let all = only.as_ref().map(std::slice::from_ref).or(kinds).unwrap_or(&Kind::ALL);
-                let (field, ty) = Self::own(name, all)?;
-                return Ok((field, Some(ty), only));
-            }
-        };
-        Ok((common, None, None))
-    }
-
-    fn own(name: &str, kinds: &[Kind]) -> Result<(Self, FieldType), String> {
-        let find = |name: &str| kinds.iter().flat_map(|kind| kind.fields()).find(|field| field.name == name);
-        if let Some(field) = find(name) {
-            return Ok((Self::Own(name.to_owned(), 1), field.ty));
-        }
-        // Of a span of time, another unit.
-        let scaled = UNITS.iter().find_map(|(unit, scale)| {
-            let stem = name.strip_suffix(unit)?.strip_suffix('_')?;
-            let full = format!("{stem}_ns");
-            find(&full).map(|field| (Self::Own(full, *scale), field.ty))
-        });
-        scaled.ok_or_else(|| {
-            format!("no event there has a field `{name}`; `schedtrace record --events help` lists the events")
-        })
-    }
-}
-
-impl Value {
-    fn read(field: &Field, ty: Option<FieldType>, text: &str) -> Result<Self, String> {
-        match (field, ty) {
-            (Field::Event, _) => kinds_of(text).map(Self::Kinds),
-            (Field::Group, _) => match EventGroup::ALL.iter().find(|(name, _)| *name == text) {
-                Some(_) => Ok(Self::Text(text.to_owned())),
-                None => Err(format!(
-                    "no group is called so: use one of {}",
-                    EventGroup::ALL.map(|(name, _)| name).join(", ")
-                )),
-            },
-            (Field::Comm, _) | (_, Some(FieldType::Name | FieldType::Choice(_))) => Ok(Self::Text(text.to_owned())),
-            (_, Some(FieldType::Flag)) => match text {
-                "true" | "1" => Ok(Self::Number(1)),
-                "false" | "0" => Ok(Self::Number(0)),
-                _ => Err("it is true or false".to_owned()),
-            },
-            _ => number(text).map(Self::Number).ok_or_else(|| "it has to be a number: 1000, 0x7f00, 5ms".to_owned()),
-        }
-    }
 }
 
 /// A number, in hexadecimal if it says so; one with a unit in nanoseconds.
@@ -252,6 +217,29 @@ pub(crate) fn number(text: &str) -> Option<i128> {
 }
 
 impl EventFilter {
+    /// Reads conditions: with a kind, those of its events only, and `pid`, `comm` and `cpu` are what its tracepoint calls
+    /// so. `disk_name` gives the name of a whole disk by its major and minor number, for `dev = 8:0`:
+    /// [`disk_name`](crate::system::disk_name) does for the running machine. Parsing a text does the same without either.
+    ///
+    /// # Errors
+    ///
+    /// If a condition cannot be read: it says which, why, and what would do.
+    ///
+    /// ```
+    /// use schedtrace_core::{EventFilter, Kind};
+    /// let writes = EventFilter::read("rwbs ~ 'W' && dev = 8:0", Some(Kind::BlockIssue), |_, _| Some("sda".into()))?;
+    /// assert!(EventFilter::read("rwbs ~ 'W'", Some(Kind::Switch), |_, _| None).is_err(), "it has no such field");
+    /// # Ok::<(), schedtrace_core::BadFilter>(())
+    /// ```
+    pub fn read(
+        line: &str,
+        kind: Option<Kind>,
+        disk_name: impl Fn(u32, u32) -> Option<String>,
+    ) -> Result<Self, BadFilter> {
+        let terms = read::terms(line, kind, &disk_name)?;
+        Ok(Self { terms, names: HashMap::new(), tasks: HashMap::new(), over: Vec::new() })
+    }
+
     /// Takes note of who is called how, before the events of the batch are looked at.
     ///
     /// ```
@@ -267,7 +255,7 @@ impl EventFilter {
         }
         self.tasks.extend(batch.tasks.iter().map(|task| (task.id, *task)));
         let over = |event: &Event| if let EventKind::Free { task } = event.kind { Some(task) } else { None };
-        self.over.extend(batch.events.iter().filter_map(over));
+        self.over.extend(batch.late.iter().chain(&batch.events).filter_map(over));
     }
 
     /// Whether an event meets all conditions.
@@ -283,6 +271,31 @@ impl EventFilter {
         self.terms.iter().all(|term| self.meets(term, event))
     }
 
+    /// The kinds of which events may meet all conditions: those that have to be recorded for any to be seen.
+    ///
+    /// ```
+    /// use schedtrace_core::{EventFilter, Kind};
+    /// assert_eq!("dsq_lat_us > 1000".parse::<EventFilter>()?.kinds(), [Kind::ScxDispatch]);
+    /// assert!("cpu = 3".parse::<EventFilter>()?.kinds().contains(&Kind::Switch));
+    /// # Ok::<(), schedtrace_core::BadFilter>(())
+    /// ```
+    #[must_use]
+    pub fn kinds(&self) -> Vec<Kind> {
+        let may = |term: &Term, kind: Kind| {
+            let spoken_of = term.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind));
+            spoken_of
+                && match (&term.field, &term.value) {
+                    (Field::Event, Value::Kinds(kinds)) => {
+                        kinds.contains(&kind) == (term.comparison == Comparison::Equal)
+                    }
+                    (Field::Group, Value::Text(group)) => term.comparison.holds(&*kind.group().to_string(), &**group),
+                    (Field::Of(parts), _) => parts.iter().any(|part| part.kind == kind),
+                    _ => true,
+                }
+        };
+        Kind::selectable().filter(|&kind| self.terms.iter().all(|term| may(term, kind))).collect()
+    }
+
     /// Whom an event is about in the first place, if that is known.
     pub(crate) fn subject(&self, event: &Event) -> Option<Task> {
         tasks(&event.kind)[0].and_then(|id| self.task(id))
@@ -296,18 +309,12 @@ impl EventFilter {
 
     /// Whether a task on a CPU meets all conditions, if they ask for nothing else.
     pub(crate) fn accepts_task(&self, task: Option<&Task>, cpu: Cpu) -> bool {
-        let meets = |term: &Term| {
-            let number = |found: u32| matches!(term.value, Value::Number(wanted) if term.comparison.holds(&i128::from(found), &wanted));
-            match (&term.field, task) {
-                (Field::Cpu, _) => number(cpu.0.into()),
-                (Field::Tid, Some(task)) => number(task.tid),
-                (Field::Pid, Some(task)) => number(task.tgid),
-                (Field::Comm, Some(task)) => {
-                    let comm = task.comm.to_string();
-                    matches!(&term.value, Value::Text(wanted) if term.comparison.holds(&comm, wanted))
-                }
-                _ => false,
-            }
+        let meets = |term: &Term| match (&term.field, task) {
+            (Field::Cpu, _) => term.holds_number(cpu.0.into()),
+            (Field::Tid, Some(task)) => term.holds_number(task.tid.into()),
+            (Field::Pid, Some(task)) => term.holds_number(task.tgid.into()),
+            (Field::Comm, Some(task)) => term.holds_text(&task.comm.to_string()),
+            _ => false,
         };
         self.terms.iter().all(meets)
     }
@@ -317,9 +324,6 @@ impl EventFilter {
         if term.kinds.as_ref().is_some_and(|kinds| !kinds.contains(&kind)) {
             return false;
         }
-        let number =
-            |found: i128| matches!(term.value, Value::Number(wanted) if term.comparison.holds(&found, &wanted));
-        let text = |found: &str| matches!(&term.value, Value::Text(wanted) if term.comparison.holds(found, wanted));
         let any_task = |meets: &dyn Fn(&Task) -> bool| {
             tasks(&event.kind).into_iter().flatten().filter_map(|id| self.task(id)).any(|task| meets(&task))
         };
@@ -328,26 +332,51 @@ impl EventFilter {
                 let named = matches!(&term.value, Value::Kinds(kinds) if kinds.contains(&kind));
                 named == (term.comparison == Comparison::Equal)
             }
-            Field::Group => text(&kind.group().to_string()),
-            Field::Cpu => number(event.cpu.0.into()),
-            Field::Time => number(event.ts.0.into()),
-            Field::Tid => any_task(&|task| number(task.tid.into())),
-            Field::Pid => any_task(&|task| number(task.tgid.into())),
-            Field::Comm => any_task(&|task| text(&task.comm.to_string())),
-            Field::Own(name, scale) => {
-                let Some(at) = kind.fields().iter().position(|field| field.name == name) else { return false };
-                let (ty, values) = (kind.fields()[at].ty, event.kind.values());
-                let Some(&value) = values.get(at) else { return false };
-                match (ty, &term.value) {
-                    (_, Value::Text(_)) => text(&self::text(ty, value, |id| self.names.get(&id).map(|text| &**text))),
-                    (FieldType::Signed, _) => number(i128::from(value as i64)),
-                    // Not divided, which would round: what is wanted is multiplied.
-                    (_, Value::Number(wanted)) => {
-                        term.comparison.holds(&i128::from(value), &wanted.saturating_mul(*scale))
-                    }
-                    _ => false,
-                }
+            Field::Group => term.holds_text(&kind.group().to_string()),
+            Field::Cpu => term.holds_number(event.cpu.0.into()),
+            Field::Time => term.holds_number(event.ts.0.into()),
+            Field::Tid => any_task(&|task| term.holds_number(task.tid.into())),
+            Field::Pid => any_task(&|task| term.holds_number(task.tgid.into())),
+            Field::Comm => any_task(&|task| term.holds_text(&task.comm.to_string())),
+            Field::Of(parts) => {
+                let part = parts.iter().find(|part| part.kind == kind);
+                part.is_some_and(|part| self.part_meets(part.place, term, event))
             }
+        }
+    }
+
+    fn part_meets(&self, place: Place, term: &Term, event: &Event) -> bool {
+        let wants_number = matches!(term.value, Value::Number(_));
+        let task = |id: Option<TaskId>| id.and_then(|id| self.task(id));
+        let own = |ty: FieldType, value: u64, scale: i128| match (ty, &term.value) {
+            (_, Value::Text(_) | Value::Pattern(_)) => {
+                term.holds_text(&text(ty, value, |id| self.names.get(&id).map(|text| &**text)))
+            }
+            (FieldType::Signed, _) => term.holds_number(i128::from(value as i64)),
+            // Not divided, which would round: what is wanted is multiplied.
+            (_, Value::Number(wanted)) => term.comparison.holds(&i128::from(value), &wanted.saturating_mul(scale)),
+            (_, Value::Kinds(_)) => false,
+        };
+        match place {
+            Place::Own { at, ty, scale } => event.kind.values().get(at).is_some_and(|&value| own(ty, value, scale)),
+            Place::Kernel(get) => match get {
+                Get::Number(number) => number(event).is_some_and(|number| term.holds_number(number)),
+                Get::Tid(id) => task(id(event)).is_some_and(|task| term.holds_number(task.tid.into())),
+                Get::Comm(id) => task(id(event)).is_some_and(|task| term.holds_text(&task.comm.to_string())),
+                Get::State(state) => state(event).is_some_and(|(state, preempted)| {
+                    if wants_number {
+                        term.holds_number(kernel::state_bits(state, preempted))
+                    } else {
+                        term.holds_text(&kernel::state_text(state, preempted))
+                    }
+                }),
+                Get::Rwbs => kernel::operation(event).is_some_and(|operation| term.holds_text(operation.rwbs())),
+                Get::Disk => {
+                    let name = kernel::disk(event).and_then(|id| self.names.get(&id));
+                    name.is_some_and(|name| term.holds_text(name))
+                }
+                Get::Own(_) | Get::Missing => false,
+            },
         }
     }
 
@@ -374,90 +403,4 @@ fn tasks(kind: &EventKind) -> [Option<TaskId>; 2] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::{Address, Comm, FutexWait, Name, Nanos, ScxDispatch, Softirq, SoftirqEntry, WorkStart};
-
-    fn at(cpu: u16, kind: impl Into<EventKind>) -> Event {
-        Event { ts: Nanos(9_000_000), cpu: Cpu(cpu), kind: kind.into() }
-    }
-
-    fn accepts(filter: &str, event: &Event) -> bool {
-        let mut filter: EventFilter = filter.parse().unwrap();
-        let task = Task { id: TaskId(7), tid: 70, tgid: 77, comm: Comm::new("nginx"), ..Task::idle(Cpu(0)) };
-        let name = Name::new(NameId(5), Nanos(0), b"vmstat_update");
-        filter.learn(&Batch { tasks: vec![task], names: vec![name], ..Batch::default() });
-        filter.accepts(event)
-    }
-
-    #[test]
-    fn conditions_hold_all_or_not() {
-        let (task, duration_ns) = (TaskId(7), Nanos(1_500_000));
-        let wait = at(3, FutexWait { task, address: Address(0x7f00), duration_ns, result: -110 });
-        for filter in [
-            "duration_ns > 1499999",
-            "duration_us>=1500",
-            "duration_ms > 1",
-            "duration_ns = 1500us",
-            "futex_wait.duration_ns <= 2ms",
-            "event = futex_wait",
-            "event != sched_switch",
-            "event = futex and cpu = 3",
-            "group = futex, cpu < 4 && result = -110",
-            "address == 0x7f00",
-            "comm = nginx and tid = 70 and pid = 77",
-            "comm = 'nginx'",
-            "ts_ns >= 9000000",
-        ] {
-            assert!(accepts(filter, &wait), "{filter}");
-        }
-        for filter in [
-            "duration_ms > 1.5ms and cpu = 3",
-            "cpu > 3",
-            "event = irq",
-            "comm != nginx",
-            "latency_ns > 0",
-            "result > 0",
-        ] {
-            let read = filter.parse::<EventFilter>();
-            assert!(read.is_err() || !accepts(filter, &wait), "{filter}");
-        }
-        assert!(accepts("vector = TIMER", &at(0, SoftirqEntry { vector: Softirq(1) })));
-        assert!(accepts("function = vmstat_update", &at(0, WorkStart { task, function: NameId(5) })));
-        assert!(!accepts("function = vmstat_update", &at(0, WorkStart { task, function: NameId(6) })));
-    }
-
-    #[test]
-    fn what_scxtop_s_users_wrote_keeps_working() {
-        let (task, dsq_id, latency_ns) = (TaskId(7), Address(8), Nanos(1_200_000));
-        let run = at(1, ScxDispatch { task, dsq_id, latency_ns, depth: 4, layer: 2 });
-        for filter in [
-            "dsq_lat_us > 1000",
-            "event = sched_switch and dsq_lat_us > 1000",
-            "sched_switch.dsq_lat_us > 1000",
-            "layer_id = 2",
-            "dsq_nr_queued = 4",
-        ] {
-            assert!(accepts(filter, &run), "{filter}");
-        }
-        assert!(!accepts("dsq_lat_us > 1200", &run), "it is no longer than that");
-    }
-
-    #[test]
-    fn what_cannot_be_read_says_why() {
-        for (filter, why) in [
-            ("", "nothing in it"),
-            ("duration_ns", "compares nothing"),
-            ("duration_ns > long", "a number"),
-            ("length > 3", "no event there has a field `length`"),
-            ("futex_wait.vector = TIMER", "no event there has a field `vector`"),
-            ("event = dream", "no event is called `dream`"),
-            ("group = dream", "use one of sched, irq"),
-            ("comm > nginx", "use = or !="),
-            ("moved = perhaps", "true or false"),
-        ] {
-            let error = filter.parse::<EventFilter>().unwrap_err().to_string();
-            assert!(error.contains(why), "{filter}: {error}");
-        }
-    }
-}
+mod tests;

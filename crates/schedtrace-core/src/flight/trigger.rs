@@ -6,7 +6,7 @@ use std::str::FromStr;
 use hashbrown::HashMap;
 
 use crate::analysis::states::{CpuRef, Observer, Seen, SleepEnd, Slept, States, TaskRef, WaitEnd, Waited};
-use crate::event::{Batch, Cpu, Event, EventFilter, Nanos, Task, TaskId, number};
+use crate::event::{Batch, Cpu, Event, EventFilter, Nanos, Task, TaskId, cut, number};
 use crate::source::{Fired, Meta};
 
 /// So many firings of one batch are told one by one.
@@ -141,13 +141,16 @@ impl Of {
                 return Ok(Self::Event(filter));
             }
         };
-        let mut terms = text[word.len()..].replace(" for ", " and ").replace("&&", " and ").replace(',', " and ");
-        let whose = terms.find(" and ").map(|at| terms.split_off(at));
+        let terms = &text[word.len()..];
+        let (terms, whose) = match terms.split_once(" for ") {
+            Some((terms, whose)) => (terms, Some(whose)),
+            None => cut(terms).map_err(|bad| bad.to_string())?,
+        };
         let (limit, or_equal) = limit(terms.trim())?;
         let has_unit = limit.ends_with('s');
         let limit = number(limit).filter(|_| has_unit).and_then(|ns| u64::try_from(ns).ok());
         let limit = limit.ok_or("how long? write a time such as 20ms")?;
-        let whose = whose.map(|whose| whose.trim_start_matches(" and ").parse::<EventFilter>());
+        let whose = whose.map(str::parse::<EventFilter>);
         let whose = whose.transpose().map_err(|bad| bad.to_string())?;
         if whose.as_ref().is_some_and(|whose| !whose.is_of_tasks()) {
             return Err("after `for` there can be comm, tid, pid and cpu only".to_owned());

@@ -288,7 +288,12 @@ impl CollectorBuilder {
             host: Host::read(Path::new("/proc"))?,
             topology,
             probes: selection.probes.clone(),
-            filters: Filters { pids: self.pids, cgroups: paths, cpus: self.cpus.iter().map(|cpu| cpu.0).collect() },
+            filters: Filters {
+                pids: self.pids,
+                cgroups: paths,
+                cpus: self.cpus.iter().map(|cpu| cpu.0).collect(),
+                events: Vec::new(),
+            },
             recorder_pid: Some(std::process::id()),
             ..Meta::default()
         };

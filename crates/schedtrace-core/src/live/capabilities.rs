@@ -146,9 +146,13 @@ impl Check {
     }
 }
 
+/// What this thread may do now.
+pub(super) fn effective() -> CapabilitySet {
+    rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective)
+}
+
 fn privileges() -> Check {
-    let effective = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    privileges_of(effective)
+    privileges_of(effective())
 }
 
 fn privileges_of(effective: CapabilitySet) -> Check {

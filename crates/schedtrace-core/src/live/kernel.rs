@@ -137,7 +137,7 @@ pub(super) fn refused(step: &str) -> impl FnOnce(libbpf_rs::Error) -> Error {
 static TRYING: AtomicBool = AtomicBool::new(false);
 
 /// libbpf prints to stderr unless it is told otherwise; a library must not.
-fn quiet_libbpf() {
+pub(super) fn quiet_libbpf() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         libbpf_rs::set_print(Some((PrintLevel::Debug, |level, text| {

@@ -26,6 +26,7 @@ mod builder;
 mod capabilities;
 mod catalog;
 mod decode;
+pub mod inspect;
 mod kernel;
 mod layers;
 mod ledger;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -42,6 +42,8 @@ const STACK_BYTES: usize = 256 << 20;
 const MAX_THREADS: usize = 256;
 /// So many record batches wait for whoever reads the rows.
 const WAITING: usize = 2;
+/// How often it is asked whether somebody still waits.
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
 
 /// What a query may take.
 ///
@@ -337,7 +339,32 @@ impl Database {
     /// # Ok::<(), schedtrace_core::Error>(())
     /// ```
     pub fn query(&self, query: impl Into<Query>) -> Result<Rows> {
-        let (query, shared) = (query.into(), Arc::clone(&self.shared));
+        self.begin(query.into(), None)
+    }
+
+    /// The same, for somebody who may not wait to the end: the query ends in an error soon after `is_cancelled` says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query); [`Error::Query`] if it was cancelled.
+    ///
+    /// ```
+    /// # use schedtrace_core::query::Database;
+    /// # use schedtrace_core::{MemorySource, Meta};
+    /// # let db = Database::of_stream("nothing", || Ok(Box::new(MemorySource::new(Meta::default(), []))))?;
+    /// assert_eq!(db.query_unless("select 1", || false)?.count(), 1);
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    pub fn query_unless(
+        &self,
+        query: impl Into<Query>,
+        is_cancelled: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<Rows> {
+        self.begin(query.into(), Some(IsCancelled(Box::new(is_cancelled))))
+    }
+
+    fn begin(&self, query: Query, is_cancelled: Option<IsCancelled>) -> Result<Rows> {
+        let shared = Arc::clone(&self.shared);
         let (to, from) = sync_channel(WAITING);
         let (cancel, cancelled) = oneshot::channel();
         let left = Left::of(shared.limits.time);
@@ -355,9 +382,9 @@ impl Database {
         };
         let thread = std::thread::Builder::new().name("query".into());
         thread.spawn(run).map_err(|error| Error::Query(format!("no thread can be started ({error})")))?;
-        match from.recv() {
-            Ok(Said::Columns(schema)) => Ok(Rows { schema, from, over: false, cut: false, _cancel: cancel }),
-            Ok(Said::Over(Err(error))) => Err(error),
+        match next(&from, is_cancelled.as_ref())? {
+            Said::Columns(schema) => Ok(Rows { schema, from, over: false, cut: false, is_cancelled, _cancel: cancel }),
+            Said::Over(Err(error)) => Err(error),
             _ => Err(broken()),
         }
     }
@@ -396,7 +423,31 @@ pub struct Rows {
     from: Receiver<Said>,
     over: bool,
     cut: bool,
+    is_cancelled: Option<IsCancelled>,
     _cancel: oneshot::Sender<()>,
+}
+
+/// Whether somebody still waits for the rows.
+struct IsCancelled(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl std::fmt::Debug for IsCancelled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IsCancelled")
+    }
+}
+
+/// What the query's thread says next.
+fn next(from: &Receiver<Said>, is_cancelled: Option<&IsCancelled>) -> Result<Said> {
+    let Some(IsCancelled(is_cancelled)) = is_cancelled else { return from.recv().map_err(|_| broken()) };
+    // Also where there always is something to take.
+    while !is_cancelled() {
+        match from.recv_timeout(LOOKS_EVERY) {
+            Ok(said) => return Ok(said),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(broken()),
+        }
+    }
+    Err(Error::Query("it was cancelled".into()))
 }
 
 impl Rows {
@@ -439,19 +490,17 @@ impl Iterator for Rows {
         if self.over {
             return None;
         }
-        match self.from.recv() {
+        let failed = match next(&self.from, self.is_cancelled.as_ref()) {
             Ok(Said::Rows(batch)) => return Some(Ok(batch)),
-            Ok(Said::Over(Ok(cut))) => (self.over, self.cut) = (true, cut),
-            Ok(Said::Over(Err(error))) => {
-                self.over = true;
-                return Some(Err(error));
+            Ok(Said::Over(Ok(cut))) => {
+                (self.over, self.cut) = (true, cut);
+                return None;
             }
-            Ok(Said::Columns(_)) | Err(_) => {
-                self.over = true;
-                return Some(Err(broken()));
-            }
-        }
-        None
+            Ok(Said::Over(Err(error))) | Err(error) => error,
+            Ok(Said::Columns(_)) => broken(),
+        };
+        self.over = true;
+        Some(Err(failed))
     }
 }
 

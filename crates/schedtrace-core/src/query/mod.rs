@@ -45,5 +45,5 @@ pub use database::{Database, Limits, Query, Rows, Value};
 pub use docs::tables;
 pub use find::find;
 pub use guard::{is_whole, statements};
-pub use output::{Format, cells};
+pub use output::{Format, cells, json};
 pub use tables::{ColumnDoc, TableDoc, TableKind};

@@ -180,6 +180,29 @@ pub fn cells(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
         .collect())
 }
 
+/// Some rows as JSON, as [`Format::Json`] writes all of them.
+///
+/// ```
+/// use schedtrace_core::query::{self, Database};
+/// # use schedtrace_core::{MemorySource, Meta};
+/// # let db = Database::of_stream("nothing", || Ok(Box::new(MemorySource::new(Meta::default(), []))))?;
+/// for batch in db.query("values (1), (2), (3)")? {
+///     assert_eq!(query::json(&batch?.slice(1, 1))?, br#"[{"column1":2}]"#);
+/// }
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Query`] if a column has a type that JSON cannot tell.
+pub fn json(batch: &RecordBatch) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut writer: ArrayWriter<_> = JsonBuilder::new().with_explicit_nulls(true).build(&mut text);
+    writer.write(batch).and_then(|()| writer.finish()).map_err(cannot_write)?;
+    drop(writer);
+    Ok(text)
+}
+
 fn cannot_write(error: arrow::error::ArrowError) -> Error {
     match error {
         arrow::error::ArrowError::IoError(_, source) => {

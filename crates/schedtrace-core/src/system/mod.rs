@@ -1,14 +1,32 @@
-//! The machine: topology, clocks, procfs and cgroups. Every reader is rooted at a `&Path`, so that a test gives it a folder.
+//! The machine: topology, clocks, procfs and cgroups, and the names of its system calls. Every reader is rooted at a `&Path`, so that a test gives it a folder.
 
+mod calls;
 mod cgroups;
 mod cpulist;
+mod disks;
+#[cfg(feature = "machine")]
+mod hardware;
+#[cfg(feature = "machine")]
+pub mod kernel;
+#[cfg(feature = "machine")]
+pub mod processes;
 pub mod procfs;
 #[cfg(feature = "live")]
 pub(crate) mod samples;
+#[cfg(feature = "machine")]
+pub mod sched_ext;
+#[cfg(feature = "machine")]
+pub mod stats;
 mod topology;
+#[cfg(feature = "machine")]
+pub mod tracefs;
 
+pub use calls::{errno_name, errno_number, errno_text, syscall_name, syscall_number};
 pub use cgroups::Cgroups;
 pub use cpulist::CpuList;
+pub use disks::disk_name;
+#[cfg(feature = "machine")]
+pub use hardware::{CpuHardware, Hardware, Smt};
 pub use topology::{CpuInfo, Locality, Topology};
 
 use std::fs::File;
@@ -93,7 +111,7 @@ impl ClockSnapshot {
     /// let (first, second) = (ClockSnapshot::now(), ClockSnapshot::now());
     /// assert!(first.monotonic_ns <= second.monotonic_ns);
     /// ```
-    #[cfg(feature = "live")]
+    #[cfg(any(feature = "live", feature = "machine"))]
     #[must_use]
     pub fn now() -> Self {
         use rustix::time::{ClockId, clock_gettime};
@@ -168,7 +186,7 @@ pub fn btf_path(sys: &Path) -> Result<PathBuf> {
 const MAX_TEXT: u64 = 64 * 1024;
 
 /// A small text file, without the white space around.
-fn read_text(path: &Path) -> io::Result<String> {
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     read_up_to(path, MAX_TEXT).map(|text| text.trim().to_owned())
 }
 
@@ -218,7 +236,7 @@ pub(crate) mod tests {
         assert_eq!(clocks.realtime(Nanos::MAX), Nanos::MAX);
     }
 
-    #[cfg(feature = "live")]
+    #[cfg(any(feature = "live", feature = "machine"))]
     #[test]
     fn the_clocks_are_read_together() {
         let (first, second) = (ClockSnapshot::now(), ClockSnapshot::now());

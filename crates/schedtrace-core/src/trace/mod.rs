@@ -73,6 +73,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod untrusted;
+mod when;
 mod writer;
 
 #[cfg(feature = "sql")]
@@ -82,4 +83,5 @@ pub use archive::{Archive, ArchiveOptions, ArchiveWriter, LeftAlone, Listing, St
 pub use info::{Completeness, Removed, TableInfo, TraceInfo, TraceState};
 pub use reader::{TableReader, TraceReader};
 pub use repair::{Repair, interrupted_in, repair};
+pub use when::{Excerpt, Stretch, Time};
 pub use writer::{TraceWriter, WriterOptions};

@@ -190,6 +190,37 @@ impl TraceReader {
         })
     }
 
+    /// Where the newest segments begin that have no more than so many events together, the newest one in any case; none if
+    /// that is the whole trace. An analysis of what follows that moment reads nothing before it, and misses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    ///
+    /// ```no_run
+    /// use schedtrace_core::trace::TraceReader;
+    /// let trace = TraceReader::open("run.schedtrace")?;
+    /// let newest = trace.begin_of_newest(1_000_000)?;
+    /// let trace = trace.between(newest, None);
+    /// # let _ = trace;
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    pub fn begin_of_newest(&self, events: u64) -> Result<Option<Nanos>> {
+        let (mut sum, mut begin) = (0_u64, None);
+        for &seq in self.all_seqs.iter().rev() {
+            let Some(files) = SegmentFiles::open(&self.dir, &self.tables, seq)? else { continue };
+            let counted = self.tables.iter().zip(&files.extents).filter(|(table, _)| table.is_event());
+            let before = sum;
+            sum = counted.map(|(_, extent)| extent.rows).fold(sum, u64::saturating_add);
+            if sum > events && before > 0 {
+                return Ok(begin);
+            }
+            // Where one ends the next begins: a nanosecond later, only the next is meant.
+            begin = files.span.map(|span| span.from_ns + Nanos(1)).or(begin);
+        }
+        Ok(None)
+    }
+
     /// One of its tables, as Arrow has it: rows as they lie in the files, in which each segment's `tasks` and `cgroups`
     /// begin with those known from before (`carried`).
     ///

@@ -242,22 +242,34 @@ impl Page<'_> {
 
     pub(super) fn syscalls(&self, report: &SyscallsReport) -> String {
         let mut text = format!("  {} that failed.\n", plural(report.failed, "call"));
-        text += &self.worst(report.calls.iter().map(|row| (format!("call {}", row.number), &row.latency)));
-        let numbers = ["call", "errno", "times", "per second"].map(Column::Number);
-        let columns: Vec<_> = numbers.into_iter().chain([Column::Text("most often")]).collect();
+        text += &self
+            .worst(report.calls.iter().map(|row| (format!("call {}", with_name(row.number, row.name)), &row.latency)));
+        let texts = ["call", "errno"].map(Column::Text);
+        let numbers = ["times", "per second"].map(Column::Number);
+        let columns: Vec<_> = texts.into_iter().chain(numbers).chain([Column::Text("most often")]).collect();
         let rows = self.shown(&report.failures).iter().map(|row| {
             let whose = row.groups.first().map(|of| format!("{} {}", of.group, count(of.count)));
             let rate = format!("{:.1}", row.rate_per_second);
-            vec![row.number.to_string(), row.errno.to_string(), count(row.count), rate, or_none(whose)]
+            vec![
+                with_name(row.number, row.name),
+                with_name(row.errno, row.error),
+                count(row.count),
+                rate,
+                or_none(whose),
+            ]
         });
         text += &titled("Which failed", &columns, rows.collect());
         text += &more(self.shown(&report.failures).len(), report.failures_total);
-        let numbers = ["call", "made", "per second", "failed"].map(Column::Number);
-        let columns: Vec<_> = numbers.into_iter().chain([Column::Text("most time")]).collect();
+        let numbers = ["made", "per second", "failed"].map(Column::Number);
+        let columns = [Column::Text("call")].into_iter().chain(numbers);
+        let columns: Vec<_> = columns.chain([Column::Text("most time")]).collect();
         let rows = self.shown(&report.calls).iter().map(|call| {
             let whose = call.groups.first().map(|of| format!("{} {}", of.group, span(of.time_ns)));
             let rate = format!("{:.1}", call.rate_per_second);
-            row([call.number.to_string(), count(call.count), rate, count(call.failed), or_none(whose)], &call.latency)
+            row(
+                [with_name(call.number, call.name), count(call.count), rate, count(call.failed), or_none(whose)],
+                &call.latency,
+            )
         });
         text += &titled("How long the chosen ones took", &with_latency(&columns), rows.collect());
         text += &more(self.shown(&report.calls).len(), report.calls_total);
@@ -272,6 +284,11 @@ fn source(source: &InterruptSource) -> String {
         InterruptSource::Softirq { vector } => format!("softirq {vector}"),
         InterruptSource::Ipi { ipi } => format!("IPI {ipi}"),
     }
+}
+
+/// A number with its name, where it is known: `257 openat`.
+fn with_name(number: u32, name: Option<&str>) -> String {
+    name.map_or_else(|| number.to_string(), |name| format!("{number} {name}"))
 }
 
 fn name_or(name: &str, otherwise: &str) -> String {

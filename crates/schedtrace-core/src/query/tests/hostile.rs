@@ -1,5 +1,7 @@
 //! Statements that must not do what they say.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -262,4 +264,19 @@ fn a_damaged_trace_is_an_error_that_names_the_file() {
     let db = Database::open([&dir]).unwrap();
     let why = refused(&db, "select count(*) from sched_switch where cpu > 0");
     assert!(why.contains("00000000.parquet is damaged"), "{why}");
+}
+
+#[test]
+fn a_query_that_was_cancelled_ends_although_rows_wait() {
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&cancelled);
+    let endless = "select value from generate_series(1, 1000000000000)";
+    let mut rows = small().query_unless(endless, move || asked.load(Ordering::Relaxed)).unwrap();
+    assert!(rows.next().unwrap().is_ok());
+    cancelled.store(true, Ordering::Relaxed);
+    // By now the next rows are there to be taken.
+    std::thread::sleep(Duration::from_millis(100));
+    let told = rows.next().unwrap().unwrap_err().to_string();
+    assert!(told.contains("it was cancelled"), "{told}");
+    assert!(rows.next().is_none());
 }

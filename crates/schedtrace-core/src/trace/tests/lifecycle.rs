@@ -1,5 +1,6 @@
 //! From the first byte to the last: locks, commits, crashes, rotation, limits.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use super::*;
@@ -376,4 +377,28 @@ fn at_rest_numbers_are_packed_and_ids_dictionary_coded() {
         }
     }
     assert!(size(&dir) < 180_000 * 3, "{} bytes", size(&dir));
+}
+
+#[test]
+fn the_newest_events_begin_with_a_segment() {
+    let folder = scratch();
+    let dir = folder.path().join("run.schedtrace");
+    write(&dir, tiny(), &stream(40, 200));
+    let trace = TraceReader::open(&dir).unwrap();
+    let count = |from: Option<Nanos>| {
+        let mut from_there = TraceReader::open(&dir).unwrap().between(from, None);
+        events(&drain(&mut from_there).unwrap()).len() as u64
+    };
+    let all = count(None);
+    assert_eq!(trace.begin_of_newest(all).unwrap(), None, "that is the whole of it");
+    let mut begins = BTreeSet::new();
+    for asked in (1..all).step_by(97) {
+        let begin = trace.begin_of_newest(asked).unwrap();
+        assert!(begin.is_some(), "{asked} of {all}");
+        begins.insert((begin, count(begin)));
+        // A segment is read whole, so the newest may hold more.
+        let (_, least) = begins.last().unwrap();
+        assert!(count(begin) <= asked.max(*least), "{} for {asked}", count(begin));
+    }
+    assert!(begins.len() > 2, "several segments: {begins:?}");
 }
