@@ -26,6 +26,8 @@ pub(super) const COMMIT: &str = "commit.json";
 pub(super) const DURABLE: &str = "durable.json";
 /// Held by the writer while it records.
 pub(super) const LOCK: &str = "lock";
+/// What the name of a file ends with until it takes the place of the one before.
+pub(super) const TMP: &str = ".tmp";
 
 /// The largest document that is read, in bytes; a topology of 10,000 CPUs takes 1 MiB.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -259,7 +261,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 }
 
 fn temporary(name: &str) -> String {
-    format!("{name}.tmp")
+    format!("{name}{TMP}")
 }
 
 fn write(dir: &Path, name: &str, document: serde_json::Result<Vec<u8>>) -> Result<u64> {

@@ -9,7 +9,7 @@ use super::name::{SUFFIX, text};
 use crate::error::{Error, Result};
 use crate::event::{Nanos, Window};
 use crate::source::Source;
-use crate::trace::commit::LOCK;
+use crate::trace::commit::{COMMIT, DURABLE, LOCK, META, TMP};
 use crate::trace::info::TraceState;
 use crate::trace::reader::TraceReader;
 
@@ -78,7 +78,9 @@ pub fn traces_in(folder: impl AsRef<Path>) -> Result<Listing> {
         if !is_folder || !entry.file_name().to_string_lossy().ends_with(SUFFIX) {
             continue;
         }
-        match stored(entry.path()) {
+        // It may have begun since it was looked at.
+        let again = |error| if entry.path().join(META).exists() { stored(entry.path()) } else { Err(error) };
+        match stored(entry.path()).or_else(again) {
             Ok(trace) => listing.traces.push(trace),
             // A run that ended meanwhile and left nothing, or one that has not begun.
             Err(Error::NotATrace { path, .. }) if !path.exists() || has_not_begun(&path) => {}
@@ -90,10 +92,23 @@ pub fn traces_in(folder: impl AsRef<Path>) -> Result<Listing> {
     Ok(listing)
 }
 
-/// Whether nothing was written into a trace's folder yet, but for the recorder's lock.
+/// Whether nothing stands in a trace's folder yet but what its recorder makes before it says what the trace is: its lock,
+/// empty tables, and the first commit.
 fn has_not_begun(path: &Path) -> bool {
-    let mut entries = std::fs::read_dir(path).into_iter().flatten();
-    entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK))
+    let is_early =
+        |name: &str| name == LOCK || [COMMIT, DURABLE, META].contains(&name.trim_end_matches(TMP)) && name != META;
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+            let Ok(entry) = entry else { return false };
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                Ok(kind) if kind.is_file() && folder == path && is_early(&entry.file_name().to_string_lossy()) => {}
+                _ => return false,
+            }
+        }
+    }
+    true
 }
 
 fn stored(path: PathBuf) -> Result<StoredTrace> {

@@ -105,8 +105,38 @@ fn a_run_that_has_not_begun_is_none_yet() {
     assert_eq!(traces_in(folder.path()).unwrap(), Listing::default());
     std::fs::write(run.join("lock"), "").unwrap();
     assert_eq!(traces_in(folder.path()).unwrap(), Listing::default());
-    std::fs::write(run.join("other"), "").unwrap();
-    assert_eq!(traces_in(folder.path()).unwrap().unreadable.len(), 1, "that is no trace");
+    for table in ["events/sched_switch", "tasks", "loss"] {
+        std::fs::create_dir_all(run.join(table)).unwrap();
+    }
+    for file in ["commit.json", "durable.json", "meta.json.tmp"] {
+        std::fs::write(run.join(file), "").unwrap();
+    }
+    assert_eq!(traces_in(folder.path()).unwrap(), Listing::default());
+    for file in ["other", "tasks/0.parquet"] {
+        std::fs::write(run.join(file), "").unwrap();
+        assert_eq!(traces_in(folder.path()).unwrap().unreadable.len(), 1, "{file}: that is no trace");
+        std::fs::remove_file(run.join(file)).unwrap();
+    }
+}
+
+#[test]
+fn runs_that_begin_meanwhile_are_none_yet_or_traces() {
+    let folder = scratch();
+    let begins = std::thread::spawn({
+        let folder = folder.path().to_owned();
+        move || {
+            for run in 0..100 {
+                let mut writer = TraceWriter::create(folder.join(format!("{run}.schedtrace")), tiny()).unwrap();
+                writer.begin(&meta()).unwrap();
+                writer.finish(&Meta { ended: Some(meta().started), ..meta() }).unwrap();
+            }
+        }
+    });
+    while !begins.is_finished() {
+        assert_eq!(traces_in(folder.path()).unwrap().unreadable, [], "a run that begins");
+    }
+    begins.join().unwrap();
+    assert_eq!(traces_in(folder.path()).unwrap().traces.len(), 100);
 }
 
 #[test]
