@@ -26,8 +26,6 @@ pub(super) const COMMIT: &str = "commit.json";
 pub(super) const DURABLE: &str = "durable.json";
 /// Held by the writer while it records.
 pub(super) const LOCK: &str = "lock";
-/// What the name of a file ends with until it takes the place of the one before.
-pub(super) const TMP: &str = ".tmp";
 
 /// The largest document that is read, in bytes; a topology of 10,000 CPUs takes 1 MiB.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -260,8 +258,9 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn temporary(name: &str) -> String {
-    format!("{name}{TMP}")
+/// What a file is called until it takes the place of the one before.
+pub(super) fn temporary(name: &str) -> String {
+    format!("{name}.tmp")
 }
 
 fn write(dir: &Path, name: &str, document: serde_json::Result<Vec<u8>>) -> Result<u64> {

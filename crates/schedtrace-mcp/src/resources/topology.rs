@@ -1,11 +1,10 @@
 //! `topology://info`: the machine's CPUs.
 
 use serde::Deserialize;
-use serde_json::json;
 
 use super::{JSON, Resource};
 use crate::machine::root;
-use crate::tools::topology::{Detail, detail_argument, here};
+use crate::tools::topology::{Detail, detail_arguments, here};
 
 pub(super) const INFO: Resource = Resource {
     uri: "topology://info",
@@ -13,12 +12,7 @@ pub(super) const INFO: Resource = Resource {
     description: "The CPUs of this machine, by last-level cache and NUMA node; with ?detail_level=full each with its core, \
         frequencies and capacity.",
     mime_type: JSON,
-    takes: || {
-        json!({
-            "detail_level": detail_argument(),
-            "include_offline": { "type": "boolean", "default": false, "description": "With `full`, CPUs that are offline too." }
-        })
-    },
+    takes: detail_arguments,
     collects: false,
     read: |call| {
         let asked: Asked = call.arguments()?;

@@ -24,11 +24,10 @@ pub(super) const TOPOLOGY: Tool = Tool {
         threads (smt): of the machine that this server runs on, or of that of a trace. `full` has each CPU, with its frequencies and \
         capacity where the machine tells them.",
     takes: || {
-        json!({
-            "detail_level": detail_argument(),
-            "include_offline": { "type": "boolean", "default": false, "description": "With `full`, CPUs that are offline too." },
-            "trace": { "type": "string", "description": "Which trace: a path, or a name that list_traces told." }
-        })
+        let mut takes = detail_arguments();
+        takes["trace"] =
+            json!({ "type": "string", "description": "Which trace: a path, or a name that list_traces told." });
+        takes
     },
     required: &[],
     tells: &[("online", "string"), ("counts", "object"), ("llcs", "array")],
@@ -77,8 +76,11 @@ impl Detail {
 }
 
 /// What the level of detail is asked for with.
-pub(crate) fn detail_argument() -> Value {
-    json!({ "type": "string", "enum": [SUMMARY, FULL], "default": SUMMARY })
+pub(crate) fn detail_arguments() -> Value {
+    json!({
+        "detail_level": { "type": "string", "enum": [SUMMARY, FULL], "default": SUMMARY },
+        "include_offline": { "type": "boolean", "default": false, "description": "With `full`, CPUs that are offline too." }
+    })
 }
 
 /// The machine that this server runs on.

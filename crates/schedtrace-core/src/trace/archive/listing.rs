@@ -9,7 +9,7 @@ use super::name::{SUFFIX, text};
 use crate::error::{Error, Result};
 use crate::event::{Nanos, Window};
 use crate::source::Source;
-use crate::trace::commit::{COMMIT, DURABLE, LOCK, META, TMP};
+use crate::trace::commit::{COMMIT, DURABLE, LOCK, META, temporary};
 use crate::trace::info::TraceState;
 use crate::trace::reader::TraceReader;
 
@@ -95,8 +95,9 @@ pub fn traces_in(folder: impl AsRef<Path>) -> Result<Listing> {
 /// Whether nothing stands in a trace's folder yet but what its recorder makes before it says what the trace is: its lock,
 /// empty tables, and the first commit.
 fn has_not_begun(path: &Path) -> bool {
-    let is_early =
-        |name: &str| name == LOCK || [COMMIT, DURABLE, META].contains(&name.trim_end_matches(TMP)) && name != META;
+    let is_early = |name: &str| {
+        [LOCK, COMMIT, DURABLE].contains(&name) || [COMMIT, DURABLE, META].iter().any(|of| name == temporary(of))
+    };
     let mut folders = vec![path.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
