@@ -147,7 +147,9 @@ with tempfile.TemporaryDirectory() as scratch:
         dumps = sorted(Path(flights).iterdir())
         check("one trace of a flight", len(dumps) == 1, str(dumps))
         of_trace("a flight", str(dumps[0]))
-        (Path(flights) / "none.schedtrace" / "events").mkdir(parents=True)
+        broken = Path(flights) / "none.schedtrace"
+        broken.mkdir()
+        (broken / "meta.json").write_text("{")
         valid("info of a folder", "folder", printed("info", "--json", flights))
         os.chmod(scratch, 0o755)
         asked = shutil.copy(program, Path(scratch) / "schedtrace")
