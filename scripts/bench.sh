@@ -3,7 +3,7 @@
 # half an hour. bench.sh [PART [ROUNDS [WORKLOAD...]]]: one part alone is stages (simulated machines, by criterion), programs
 # (the BPF side), compare (other tracers), emulated (scxtop among them, on the test kernel in an emulator; if scxtop is not
 # there, that builds it for a quarter of an hour), figures (schedtrace alone), reports (of figures, only those), sql
-# (statements, beside DuckDB), mcp (answers to agents, and streams to them), events (each kind of events, for docs/events.md) or page (from what was measured last).
+# (statements, beside DuckDB), mcp (answers to agents, and streams to them), top (the terminal UI), events (each kind of events, for docs/events.md) or page (from what was measured last).
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
@@ -41,7 +41,7 @@ is_wanted() {
     [ "$part" = all ] || [ "$part" = "$1" ]
 }
 
-[[ $part =~ ^(all|stages|programs|compare|emulated|figures|reports|sql|mcp|events|page)$ ]] || die "bench.sh has no part called $part: stages, programs, compare, emulated, figures, reports, sql, mcp, events or page"
+[[ $part =~ ^(all|stages|programs|compare|emulated|figures|reports|sql|mcp|top|events|page)$ ]] || die "bench.sh has no part called $part: stages, programs, compare, emulated, figures, reports, sql, mcp, top, events or page"
 is_root || [[ $part =~ ^(stages|page)$ ]] || die "recording needs root: run it as root, then try again"
 scripts/setup.sh util-linux python3
 if is_wanted stages; then
@@ -79,6 +79,13 @@ if is_wanted mcp; then
     cargo build --release --locked --quiet -p schedtrace -p schedtrace-mcp
     TMPDIR=$work python3 scripts/bench/mcp.py "$CARGO_TARGET_DIR/release/schedtrace-mcp" "$CARGO_TARGET_DIR/release/schedtrace" \
         "$results" "$rounds"
+fi
+if is_wanted top; then
+    scripts/setup.sh linux-perf python3-venv
+    venv 'pyte==0.8.2'
+    cargo bench --quiet --locked -p schedtrace-tui --bench frame
+    cargo build --release --locked --quiet -p schedtrace
+    TMPDIR=$work "$python" scripts/bench/top.py "$CARGO_TARGET_DIR/release/schedtrace" "$results" "$rounds"
 fi
 if is_wanted events; then
     scripts/setup.sh rt-tests

@@ -8,9 +8,10 @@ source "$(dirname "$0")/env.sh"
 
 if is_root; then
     # shellcheck disable=SC2046 # several, or none
-    scripts/setup.sh rt-tests e2fsprogs libcap2-bin strace util-linux $(bpftool_packages)
+    scripts/setup.sh tmux util-linux rt-tests e2fsprogs libcap2-bin strace $(bpftool_packages)
 else
-    scripts/setup.sh
+    # Terminals are made by these.
+    scripts/setup.sh tmux util-linux
 fi
 
 output=$(mktemp)

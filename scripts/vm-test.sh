@@ -29,7 +29,7 @@ kernel=$(realpath "$kernel")
 cpus=${CPUS:-8}
 [[ $cpus =~ ^(8|16|32|64)$ ]] || die "CPUS is $cpus: 8, 16, 32 or 64"
 is_root || die "the virtual machine reads this machine's root file system: run as root"
-scripts/setup.sh qemu-system-x86 iproute2 binutils strace rt-tests
+scripts/setup.sh qemu-system-x86 iproute2 binutils strace rt-tests tmux util-linux
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
@@ -39,7 +39,7 @@ if [ -n "${VM_RUN:-}" ]; then
     tests=()
     cp -rL "$VM_RUN" "$out/run"
 elif [ "$cpus" = 8 ]; then
-    tests=("schedtrace_core live_" "live live_" "ends live_" "loss reader room tail" "events live_" "vm vm_" "mcp-vm vm_")
+    tests=("schedtrace_core live_" "live live_" "ends live_" "loss reader room tail" "events live_" "vm vm_" "mcp-vm vm_" "tui-vm vm_")
 else
     tests=("vm vm_")
 fi
@@ -49,7 +49,11 @@ crate() {
     cargo test --quiet --locked -p "$1" --no-run --message-format=json |
         sed -n 's/.*"kind":\["\(lib\|test\)"\].*"name":"\([a-z_-]*\)".*"executable":"\([^"]*\)".*/\2 \3/p'
 }
-[ -n "${VM_RUN:-}" ] || { crate schedtrace-core && crate schedtrace-mcp | sed 's/^/mcp-/'; } >"$out/binaries"
+[ -n "${VM_RUN:-}" ] || {
+    crate schedtrace-core
+    crate schedtrace-mcp | sed 's/^/mcp-/'
+    crate schedtrace-tui | sed 's/^/tui-/'
+} >"$out/binaries"
 strip -o "$out/schedtrace" "$CARGO_TARGET_DIR/debug/schedtrace"
 cargo build --quiet --locked -p schedtrace-core --features live --example two_queues
 strip -o "$out/two_queues" "$CARGO_TARGET_DIR/debug/examples/two_queues"

@@ -33,6 +33,8 @@ def stages():
     found = {}
     for file in sorted(criterion.glob("*/**/new/benchmark.json")):
         bench, estimates = json.loads(file.read_text()), json.loads((file.parent / "estimates.json").read_text())
+        if not bench["throughput"]:
+            continue
         events, median = bench["throughput"]["Elements"], estimates["median"]
         rate = lambda ns: events / ns * 1e3
         span = median["confidence_interval"]
@@ -130,6 +132,7 @@ def figures(rates):
     ]
     rows += [row(*of, "scripts/bench.sh sql") for of in statements()]
     rows += [row(*of, "scripts/bench.sh mcp") for of in answers()]
+    rows += [row(*of, "scripts/bench.sh top") for of in screens()]
     return table(["what", "measured", "to reach", "met", "command"], rows)
 
 
@@ -184,6 +187,33 @@ def answers():
            f"{live['before'] / MIB:.0f} and {live['peak'] / MIB:.0f} MiB", "256 MiB", live["peak"] < 256 * MIB]
     yield ["another call meanwhile", spread(live["delays"], "{:.3f} s".format) + f", at most {max(live['delays']):.3f} s", "1 s",
            max(live["delays"]) < 1]
+
+
+def screens():
+    """Of the terminal UI: what, measured, to reach, met."""
+    for file in sorted(criterion.glob("frame*/*/new/benchmark.json")):
+        bench, median = json.loads(file.read_text()), json.loads((file.parent / "estimates.json").read_text())["median"]
+        low, high = (median["confidence_interval"][bound] / 1e6 for bound in ("lower_bound", "upper_bound"))
+        yield [f"terminal UI, {bench['group_id']}, 300x80: {bench['function_id']}",
+               f"{median['point_estimate'] / 1e6:.2f} ms [{low:.2f}, {high:.2f}]", "16 ms", high < 16]
+    file = results / "top.json"
+    if not file.exists():
+        return
+    told = json.loads(file.read_text())
+    replay, live, millions = told["replay"], told["live"], f"{told['events'] / 1e6:.1f} M events"
+    yield [f"terminal UI, {millions}: from its start to the first screen with figures", spread(replay["first"], "{:.2f} s".format), "1 s",
+           max(replay["first"]) <= 1]
+    yield [f"terminal UI, {millions}: from a key that seeks to the screen of the other second",
+           spread(replay["seek"], "{:.3f} s".format) + f", at most {max(replay['seek']):.3f} s", "200 ms", max(replay["seek"]) <= 0.2]
+    yield [f"terminal UI, {millions}: its memory at most", f"{max(replay['peak']) / MIB:.0f} MiB", "-", True]
+    beyond = live["cpu"] - live["collecting"]
+    yield [f"terminal UI, live, {live['events'] / live['seconds']:,.0f} events/s: CPU time beyond collecting, of one core",
+           f"{beyond:.1%}; with collecting {live['cpu']:.1%}", "15% at 100,000 events/s", beyond <= 0.15]
+    yield ["terminal UI, meanwhile: from a key until the screen changes",
+           spread(live["delays"], "{:.3f} s".format) + f", at most {max(live['delays']):.3f} s", "50 ms", max(live["delays"]) <= 0.05]
+    first, *_, last = live["memory"]
+    yield [f"terminal UI, meanwhile: memory after {live['memory_s'][0]} and {live['memory_s'][-1]} seconds",
+           f"{first / MIB:.0f} and {last / MIB:.0f} MiB", "bounded", last <= 1.1 * first]
 
 
 def curve():

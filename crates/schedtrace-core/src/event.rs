@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 pub use choose::{EventGroup, Kinds, UnknownKind};
 #[cfg(feature = "trace")]
 pub(crate) use field::choice;
-#[cfg(any(feature = "csv", feature = "perfetto", feature = "trace"))]
 pub(crate) use field::text;
 pub use field::{Address, BlockOp, FieldInfo, FieldType, Ipi, Name, NameId, Policy, Softirq, Values};
 pub use filter::{BadFilter, EventFilter, KindFilters};

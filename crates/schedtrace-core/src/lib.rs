@@ -73,6 +73,7 @@ pub mod analysis;
 mod counted;
 mod error;
 mod event;
+mod event_log;
 #[cfg(any(feature = "csv", feature = "perfetto"))]
 pub mod export;
 pub mod flight;
@@ -96,6 +97,7 @@ pub mod trace;
 
 pub use error::{Error, Result};
 pub use event::*;
+pub use event_log::{EventLog, LoggedEvent};
 pub use pipeline::{Pipeline, SinkOutcome, Summary};
 pub use rate_limit::RateLimit;
 #[cfg(all(feature = "live", feature = "trace"))]

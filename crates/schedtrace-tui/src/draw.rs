@@ -1,290 +1,368 @@
-//! How the screen looks.
-
-use std::collections::{BTreeMap, HashMap};
+//! How the screen is laid out: a headline, the view, its tables, and a line that says what can be done.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style, Stylize};
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, Row, Table};
-use schedtrace_core::analysis::{Group, HeldBy, RunQueueRow, Summary};
-use schedtrace_core::{Cpu, Nanos};
+use ratatui::widgets::{Block, Clear, Paragraph};
+use schedtrace_core::Nanos;
 
-use crate::feed::Picture;
-use crate::viewer::Viewer;
+use crate::app::Over;
+use crate::engine::Range;
+use crate::grid::Grid;
+use crate::keys::{Action, Bindings};
+use crate::line::Line as Typed;
+use crate::picker::{Picker, Picks};
+use crate::sheet::{Sheet, printable};
+use crate::theme::Theme;
+use crate::views::{Cx, Name, View};
 
-const BARS: [&str; 8] = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
-/// A CPU with its figures: number, bar, utilisation, 99th percentile of the wait.
-const CELL: usize = 25;
+/// What is drawn around a view.
+pub(crate) struct Screen<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) is_live: bool,
+    pub(crate) is_followed: bool,
+    pub(crate) paused: bool,
+    /// Where a replay is.
+    pub(crate) replay: Option<String>,
+    pub(crate) is_recording: bool,
+    /// Of the whole recording, or of all that went on so far.
+    pub(crate) lost_total: u64,
+    /// No more events come, though they should.
+    pub(crate) has_ended: bool,
+    /// Why there is no answer to what was asked last.
+    pub(crate) failed: Option<&'a str>,
+    pub(crate) name: Name,
+    pub(crate) over: &'a Over,
+    /// What can be typed as a filter, or why it is only a text.
+    pub(crate) why_filter: Option<&'a str>,
+    pub(crate) message: Option<&'a str>,
+    pub(crate) bindings: &'a Bindings,
+    pub(crate) sheets: &'a [Sheet],
+    pub(crate) panel: usize,
+    pub(crate) commands: Vec<Action>,
+}
 
-const HELP: [&str; 18] = [
-    "What is shown: tasks that were runnable and waited for a CPU, those that waited",
-    "longest in all first, and who had the CPU meanwhile. Live, it is what happened",
-    "since the screen was last drawn. A time with > is of waits that are not over yet,",
-    "or in which events are missing: it was so long at least.",
-    "",
-    "CPUs, by last-level cache:   3 ▅  61% 2.31ms   the bar and the share are busy",
-    "time; the time is the 99th percentile of the waits that ended on that CPU. Where",
-    "there are too many CPUs for that, each is a bar.",
-    "",
-    "  up, down, j, k      one row           /   show tasks of this name only",
-    "  page up, page down  one page          Esc show all tasks again",
-    "  home, end, g, G     first, last row   p   pause, and go on (live)",
-    "  q, Ctrl-C           quit              ?   this help",
-    "",
-    "Events that were lost are told in red: counts are too low then, and waits in",
-    "which something is missing are left out.",
-    "",
-    "Any key closes this.",
-];
+/// Before anything is known.
+pub(crate) fn waiting(screen: &Screen<'_>, theme: &Theme, frame: &mut Frame<'_>) {
+    let text = screen.failed.or(screen.message).map_or_else(|| "waiting for the first events".to_owned(), printable);
+    let lines =
+        vec![Line::from(format!("schedtrace {}", printable(screen.title))).style(theme.title), Line::from(text)];
+    frame.render_widget(Paragraph::new(lines), frame.area());
+    theme.glyphs.only_known(frame.buffer_mut());
+}
 
-pub(crate) fn screen(viewer: &mut Viewer, frame: &mut Frame<'_>) {
+/// Draws all of it; how far down the help can be scrolled.
+pub(crate) fn screen(
+    screen: &Screen<'_>,
+    cx: &Cx<'_>,
+    view: &mut dyn View,
+    grids: &mut [Grid],
+    frame: &mut Frame<'_>,
+) -> u16 {
     let area = frame.area();
-    let Some(picture) = &viewer.picture else {
-        frame.render_widget("schedtrace: waiting for the first events", area);
-        return;
-    };
-    let cpus = cpus(picture, usize::from(area.width), usize::from(area.height / 3).max(2));
-    let heights = [Constraint::Length(3), Constraint::Length(cpus.len() as u16), Constraint::Min(3)];
-    let [head, grid, table, keys] = Layout::vertical(heights.into_iter().chain([Constraint::Length(1)])).areas(area);
-    frame.render_widget(Paragraph::new(headline(picture, viewer.paused)), head);
-    frame.render_widget(Paragraph::new(cpus), grid);
-    frame.render_widget(keys_line(viewer), keys);
-    tasks(viewer, frame, table);
-    if viewer.help {
-        help(frame);
+    let heights = [Constraint::Length(2), Constraint::Min(0), Constraint::Length(1)];
+    let [head, body, foot] = Layout::vertical(heights).areas(area);
+    frame.render_widget(Paragraph::new(headline(screen, cx, head.width)), head);
+    let height = view.height(cx, body).min(body.height);
+    let [above, tables] = Layout::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(body);
+    view.draw(cx, frame, above);
+    draw_tables(screen, cx, grids, frame, tables);
+    frame.render_widget(foot_line(screen, cx, view.actions(), foot.width), foot);
+    let mut last = 0;
+    match screen.over {
+        Over::Help(at) => last = help(screen, cx, view.actions(), *at, frame),
+        Over::Palette { line, at } => palette(screen, cx, line, *at, frame),
+        Over::Picker(list) => picker(list, cx, screen.is_live, frame),
+        Over::Nothing | Over::Filter(_) | Over::Search(_) | Over::Name { .. } => {}
     }
+    cx.theme.glyphs.only_known(frame.buffer_mut());
+    last
 }
 
-/// What stands in a name or a path may have been chosen by anybody.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-fn headline(picture: &Picture, paused: bool) -> Vec<Line<'static>> {
-    let report = &picture.by_task;
-    let wait = &report.run_queue.total.wait;
-    let state = match (&picture.failed, paused, picture.live) {
-        (Some(why), ..) => format!("  {}", printable(why)).red().bold(),
-        (None, true, _) => "  paused".yellow().bold(),
-        (None, false, true) => "  live".green(),
-        (None, false, false) => "".into(),
+/// Of what, of which time, and what is missing.
+fn headline(screen: &Screen<'_>, cx: &Cx<'_>, width: u16) -> Vec<Line<'static>> {
+    let (theme, picture) = (cx.theme, cx.picture);
+    let state = match (screen.is_live, screen.is_followed, screen.paused) {
+        (true, true, _) => Span::styled("  live", theme.good),
+        (true, false, true) => Span::styled("  paused", theme.warn),
+        (true, false, false) => Span::styled("  live, looking at what was", theme.warn),
+        (false, ..) => {
+            screen.replay.as_ref().map_or_else(Span::default, |at| Span::styled(format!("  {at}"), theme.warn))
+        }
     };
-    let missing = match (picture.lost_total, report.completeness.lost_total) {
-        (0, _) => "no event is known to be missing".into(),
-        (lost, here) if lost == here => format!("{lost} events are missing: counts are too low").red(),
-        (lost, here) => format!("{lost} events are missing, {here} of them here: counts are too low").red(),
+    let ended = Span::styled(if screen.has_ended { "  ended" } else { "" }, theme.bad);
+    let recording = Span::styled(if screen.is_recording { "  recording" } else { "" }, theme.bad);
+    // Where nothing was worked out that knows what is missing here, all may be.
+    let here = picture.completeness().map_or(screen.lost_total, |about| about.lost_total);
+    let events =
+        |lost: u64| if lost == 1 { "1 event is missing".to_owned() } else { format!("{lost} events are missing") };
+    let sampled = if cx.meta.filters.is_empty() { "" } else { ", a part only: filters were set" };
+    let missing = match (screen.lost_total.max(here), here) {
+        _ if cx.without.is_some() => Span::styled("without events: what /proc and /sys say", theme.warn),
+        (0, _) => Span::styled("no event is known to be missing", theme.dim),
+        (lost, here) if lost == here => Span::styled(format!("{}: counts are too low", events(lost)), theme.bad),
+        (lost, here) => Span::styled(format!("{}, {here} of them here: counts are too low", events(lost)), theme.bad),
     };
-    let cpus = report.cpu_time.cpus.len();
-    let busy = format!(
-        "{} on {cpus} {}, {:.0}% busy; ",
-        report.window.duration_ns,
-        if cpus == 1 { "CPU" } else { "CPUs" },
-        report.cpu_time.total.utilisation_ratio * 100.0
-    );
+    let seconds = |at: Nanos| (at - cx.origin()).0 as f64 / 1e9;
+    let window = match picture.range {
+        _ if cx.without.is_some() => "as it is now".to_owned(),
+        _ if picture.is_partial => format!("reading: {} so far", picture.window.duration_ns),
+        Range::Newest(_) => format!("the last {}", picture.window.duration_ns),
+        Range::All => format!("all of it: {}", picture.window.duration_ns),
+        Range::Between(..) => format!(
+            "{} from {:.6} s to {:.6} s",
+            picture.window.duration_ns,
+            seconds(picture.window.from_ns),
+            seconds(picture.window.until_ns)
+        ),
+    };
+    let [product, view] = [Span::styled("schedtrace ", theme.title), Span::styled(screen.name.text(), theme.key)];
+    let mut title = format!(" {0} {1}", theme.glyphs.dot, printable(screen.title).replace('·', theme.glyphs.dot));
+    // Whether it is live, and records, is seen whatever the title is.
+    let others = [&product, &view, &state, &ended, &recording].map(Span::width).iter().sum();
+    let room = usize::from(width).saturating_sub(others);
+    if title.chars().count() > room {
+        title = title.chars().take(room.saturating_sub(1)).collect::<String>() + theme.glyphs.cut;
+    }
     vec![
-        Line::from(vec!["schedtrace ".bold(), printable(&picture.title).into(), state]),
-        Line::from(vec![busy.into(), missing]),
-        Line::from(format!(
-            "{} waits for a CPU, {} in all: p50 {}, p99 {}, longest {}",
-            wait.count,
-            Nanos(wait.total_ns),
-            Nanos(wait.p50_ns),
-            Nanos(wait.p99_ns),
-            Nanos(wait.max_ns)
-        )),
+        Line::from(vec![product, view, title.into(), state, ended, recording]),
+        Line::from(match screen.failed {
+            Some(why) => vec![Span::styled(format!("older figures: {}", printable(why)), theme.bad)],
+            None => vec![format!("{window}{sampled}; ").into(), missing],
+        }),
     ]
 }
 
-fn keys_line(viewer: &Viewer) -> Line<'static> {
-    if viewer.typing {
-        return Line::from(vec!["only tasks called ".bold(), printable(&viewer.filter).into(), "▏".into()]);
+fn draw_tables(screen: &Screen<'_>, cx: &Cx<'_>, grids: &mut [Grid], frame: &mut Frame<'_>, area: Rect) {
+    // What was drawn before is not there for the mouse any more.
+    grids.iter_mut().for_each(Grid::leave_screen);
+    let count = screen.sheets.len();
+    if count == 0 || area.height == 0 {
+        return;
     }
-    let pause = if viewer.is_live() { "p pause   " } else { "" };
-    Line::from(format!("q quit   / filter   {pause}up/down, page up/down scroll   ? help")).dim()
-}
-
-/// How busy a CPU was, and how long tasks waited for it.
-#[derive(Clone, Copy, Debug)]
-struct Load {
-    cpu: Cpu,
-    busy: f64,
-    p99_ns: u64,
-}
-
-impl Load {
-    fn bar(self) -> Span<'static> {
-        let at = ((self.busy * BARS.len() as f64) as usize).min(BARS.len() - 1);
-        let colour = match self.busy {
-            busy if busy >= 0.9 => Color::Red,
-            busy if busy >= 0.5 => Color::Yellow,
-            _ => Color::Green,
-        };
-        Span::styled(BARS[at], colour)
-    }
-
-    fn figures(self) -> Vec<Span<'static>> {
-        let wait = format!(" {:<8}", Nanos(self.p99_ns).to_string());
-        let wait = match self.p99_ns {
-            0 => format!(" {:<8}", "-").dim(),
-            10_000_000.. => wait.red(),
-            1_000_000.. => wait.yellow(),
-            _ => wait.into(),
-        };
-        vec![format!("{:>5} ", self.cpu.0).dim(), self.bar(), format!(" {:>4.0}%", self.busy * 100.0).into(), wait]
-    }
-}
-
-/// The CPUs by last-level cache: with figures where these fit into so many lines, or else as bars.
-fn cpus(picture: &Picture, width: usize, most: usize) -> Vec<Line<'static>> {
-    let waits = picture.by_cpu.run_queue.groups.iter().filter_map(|row| match row.group {
-        Group::Cpu { cpu } => Some((cpu, row.stats.wait.p99_ns)),
-        _ => None,
+    // The table that has the keys gets most of the room; with little, all of it.
+    let alone = area.height < 8 * count as u16;
+    let heights = (0..count).map(|at| match (at == screen.panel, alone) {
+        (true, _) => Constraint::Fill(if alone { 1 } else { 2 }),
+        (false, true) => Constraint::Length(1),
+        (false, false) => Constraint::Fill(1),
     });
-    let waits: HashMap<Cpu, u64> = waits.collect();
-    let mut caches: BTreeMap<Option<u32>, Vec<Load>> = BTreeMap::new();
-    for row in &picture.by_cpu.cpu_time.cpus {
-        let info = picture.topology.get(row.cpu);
-        let p99_ns = waits.get(&row.cpu).copied().unwrap_or(0);
-        let load = Load { cpu: row.cpu, busy: row.used.utilisation_ratio, p99_ns };
-        caches.entry(info.map(|info| info.llc)).or_default().push(load);
+    let places = Layout::vertical(heights).split(area);
+    for (at, ((sheet, grid), place)) in screen.sheets.iter().zip(grids).zip(places.iter()).enumerate() {
+        let [rule, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(*place);
+        let has_keys = at == screen.panel;
+        let (style, sign) = match has_keys && count > 1 {
+            true => (cx.theme.key, cx.theme.glyphs.here),
+            false => (cx.theme.dim, cx.theme.glyphs.rule),
+        };
+        frame.render_widget(Paragraph::new(rule_of(sheet, grid, sign, cx.theme, rule.width)).style(style), rule);
+        grid.place_rule(rule);
+        if body.height > 0 {
+            grid.draw((sheet, has_keys), cx.theme, cx.origin(), frame, body);
+        }
     }
-    // A cache is named by the lowest number of its CPUs.
-    let name = |llc: Option<u32>| llc.map_or("LLC ?".into(), |llc| format!("LLC {llc}"));
-    let label = if caches.len() > 1 { 9 } else { 0 };
-    let per_line = (width.saturating_sub(label) / CELL).max(1);
-    let lines: usize = caches.values().map(|cpus| cpus.len().div_ceil(per_line)).sum();
-    if lines <= most {
-        let mut text = Vec::new();
-        for (llc, cpus) in caches {
-            for (at, cpus) in cpus.chunks(per_line).enumerate() {
-                let name = if label > 0 && at == 0 { name(llc) } else { String::new() };
-                let label = std::iter::once(format!("{name:<label$}").bold());
-                text.push(label.chain(cpus.iter().flat_map(|cpu| cpu.figures())).collect());
+}
+
+/// The line above a table: what it is, and how much of it is there.
+fn rule_of(sheet: &Sheet, grid: &Grid, sign: &str, theme: &Theme, width: u16) -> String {
+    let shown = grid.counted(sheet);
+    let of = if shown < sheet.total { format!("{shown} of {}", sheet.total) } else { sheet.total.to_string() };
+    let only = if grid.filter.is_empty() { String::new() } else { format!(", only `{}`", printable(&grid.filter)) };
+    let title = format!("{}{sign} {} ({of}{only}) ", theme.glyphs.rule, printable(&sheet.title));
+    let left = usize::from(width).saturating_sub(title.chars().count());
+    title + &theme.glyphs.rule.repeat(left)
+}
+
+/// What can be done here.
+fn foot_line(screen: &Screen<'_>, cx: &Cx<'_>, actions: &[Action], width: u16) -> Line<'static> {
+    let theme = cx.theme;
+    let typed = |asks: &'static str, typed: &Typed, why: Option<&str>| {
+        let why = why.map_or_else(String::new, |why| format!("  {}", printable(why)));
+        let room = usize::from(width).saturating_sub(asks.len());
+        let line = [Span::styled(asks, theme.key)].into_iter().chain(typed.typed(room, theme));
+        Line::from(line.chain([Span::styled(why, theme.warn)]).collect::<Vec<_>>())
+    };
+    match screen.over {
+        Over::Filter(line) => return typed("only rows with ", line, screen.why_filter),
+        Over::Search(line) => return typed("search ", line, screen.message),
+        Over::Name { what, line } => return typed(what.asks(), line, None),
+        Over::Nothing | Over::Help(_) | Over::Palette { .. } | Over::Picker(_) => {}
+    }
+    if let Some(message) = screen.message {
+        return Line::from(printable(message)).style(theme.warn);
+    }
+    let always = [Action::Help, Action::Palette, Action::Filter, Action::Quit];
+    let told = |action: &Action| {
+        let key = screen.bindings.keys(*action).into_iter().next()?;
+        Some([Span::styled(key, theme.key), format!(" {}  ", action.short()).into()])
+    };
+    let wide = |spans: &[Span<'_>; 2]| spans.iter().map(Span::width).sum::<usize>();
+    let always: Vec<_> = always.iter().filter(|action| !actions.contains(action)).filter_map(told).collect();
+    // What can be done everywhere has its place; of what can be done here, as much as there is room for: none is cut off.
+    let mut left = (usize::from(width) + 2).saturating_sub(always.iter().map(wide).sum());
+    let here = actions.iter().filter_map(told).take_while(|spans| {
+        let room = left.checked_sub(wide(spans));
+        left = room.unwrap_or(left);
+        room.is_some()
+    });
+    let here: Vec<_> = here.collect();
+    here.into_iter().chain(always).flatten().collect()
+}
+
+/// What lies over a view is no wider.
+const HELP: u16 = 100;
+
+fn centred(frame: &mut Frame<'_>, theme: &Theme, lines: usize, title: Line<'_>) -> Rect {
+    let height = (lines as u16).saturating_add(2).min(frame.area().height);
+    let area = frame.area().centered(Constraint::Length(HELP), Constraint::Length(height));
+    frame.render_widget(Clear, area);
+    let block = Block::bordered().border_set(theme.glyphs.border).title(title);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    inner
+}
+
+/// A title in which something is typed.
+fn titled(before: &'static str, typed: &Typed, after: &str, theme: &Theme) -> Line<'static> {
+    const ROOM: usize = 30;
+    let line = [Span::raw(before)].into_iter().chain(typed.typed(ROOM, theme));
+    Line::from(line.chain([Span::raw(after.to_owned())]).collect::<Vec<_>>())
+}
+
+/// What keys and columns mean; how far down it can be scrolled.
+fn help(screen: &Screen<'_>, cx: &Cx<'_>, actions: &[Action], at: u16, frame: &mut Frame<'_>) -> u16 {
+    let theme = cx.theme;
+    let width = usize::from(frame.area().width.min(HELP)).saturating_sub(24).max(20);
+    // What is told of a key or a column stands beside it, on as many lines as it takes.
+    let told = |name: &str, style: Style, about: &str| {
+        let mut parts = vec![String::new()];
+        for word in about.split(' ') {
+            match parts.last_mut() {
+                Some(last) if last.is_empty() => last.push_str(word),
+                Some(last) if last.chars().count() + 1 + word.chars().count() <= width => {
+                    last.push(' ');
+                    last.push_str(word);
+                }
+                _ => parts.push(word.to_owned()),
             }
         }
-        return text;
-    }
-    let (mut text, mut used) = (vec![Line::default()], 0);
-    for (llc, cpus) in caches {
-        let name = format!("{} ", name(llc));
-        let wide = name.chars().count() + cpus.len() + 2;
-        if used > 0 && used + wide > width {
-            text.push(Line::default());
-            used = 0;
-        }
-        used += wide;
-        if let Some(line) = text.last_mut() {
-            line.extend([name.dim()].into_iter().chain(cpus.iter().map(|cpu| cpu.bar())).chain(["  ".into()]));
-        }
-    }
-    text
-}
-
-fn tasks(viewer: &mut Viewer, frame: &mut Frame<'_>, area: Rect) {
-    let Some(picture) = &viewer.picture else { return };
-    let report = &picture.by_task;
-    let held: HashMap<&Group, &HeldBy> = report.holders.groups.iter().map(|row| (&row.group, &row.held_by)).collect();
-    let used = report.cpu_time.groups.iter().map(|row| (&row.group, row.cpu_time_ns));
-    let used: HashMap<&Group, u64> = used.collect();
-    let window = report.window.duration_ns.0.max(1) as f64;
-    // A narrow terminal has room for the figures that matter most.
-    let columns: Vec<_> = COLUMNS.iter().filter(|column| area.width >= 100 || column.always).collect();
-    let rows = viewer.rows().map(|row| {
-        let told = Told {
-            row,
-            cpu_ratio: used.get(&row.group).map_or(0.0, |ns| *ns as f64 / window),
-            held_by: held.get(&row.group).copied(),
+        let line = |(at, part)| {
+            let name = if at == 0 { name } else { "" };
+            Line::from(vec![Span::styled(format!("{name:>20}  "), style), Span::raw(part)])
         };
-        Row::new(columns.iter().map(|column| Cell::from((column.text)(&told))))
-    });
-    let rows: Vec<_> = rows.collect();
-    let of = match viewer.filter.as_str() {
-        "" => String::new(),
-        filter => format!(", only {}", printable(filter)),
+        parts.into_iter().enumerate().map(line).collect::<Vec<_>>()
     };
-    let shown = format!(" {} of {} tasks that waited{of} ", rows.len(), report.run_queue.groups_total);
-    // The border and the header take a line each.
-    viewer.page = usize::from(area.height.saturating_sub(2)).max(1);
-    let header = Row::new(columns.iter().map(|column| column.name)).style(Style::new().add_modifier(Modifier::BOLD));
-    let table = Table::new(rows, columns.iter().map(|column| column.width))
-        .header(header)
-        .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
-        .block(Block::new().borders(Borders::TOP).title(shown));
-    frame.render_stateful_widget(table, area, &mut viewer.selected);
+    let line = |action: &Action| told(&screen.bindings.keys(*action).join(" "), theme.key, action.about());
+    let mut lines = vec![Line::from(screen.name.about()).style(theme.title), Line::default()];
+    if let Some(sheet) = screen.sheets.get(screen.panel) {
+        let told = |column: crate::sheet::Head<'_>| told(&printable(column.name), theme.head, &printable(column.about));
+        lines.extend(sheet.columns.heads().into_iter().flat_map(told));
+        lines.push(Line::default());
+    }
+    let others = Action::ALL.iter().filter(|action| !actions.contains(action));
+    lines.extend(actions.iter().chain(others).flat_map(line));
+    let fits = lines.len() + 2 <= usize::from(frame.area().height);
+    let title = if fits { " help: any key closes it " } else { " help: Up and Down scroll, any key closes it " };
+    let area = centred(frame, theme, lines.len(), title.into());
+    // No further than to the last line.
+    let last = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_sub(area.height);
+    frame.render_widget(Paragraph::new(lines).scroll((at.min(last), 0)), area);
+    last
 }
 
-/// What is known of one row.
-struct Told<'a> {
-    row: &'a RunQueueRow,
-    cpu_ratio: f64,
-    held_by: Option<&'a HeldBy>,
+fn palette(screen: &Screen<'_>, cx: &Cx<'_>, line: &Typed, at: usize, frame: &mut Frame<'_>) {
+    const MOST: usize = 14;
+    let theme = cx.theme;
+    let from = (at + 1).saturating_sub(MOST);
+    let lines = screen.commands.iter().enumerate().skip(from).take(MOST).map(|(row, action)| {
+        let keys = screen.bindings.keys(*action).join(" ");
+        let line = Line::from(vec![
+            Span::styled(format!("{:>18} ", action.name()), theme.head),
+            Span::styled(format!("{keys:<16} "), theme.key),
+            action.about().into(),
+        ]);
+        if row == at { line.style(theme.selected) } else { line }
+    });
+    let lines: Vec<_> = lines.collect();
+    let area = centred(frame, theme, MOST, titled(" :", line, " ", theme));
+    frame.render_widget(Paragraph::new(lines), area);
 }
 
-struct Column {
-    name: &'static str,
-    width: Constraint,
-    /// Also on a narrow terminal.
-    always: bool,
-    text: fn(&Told<'_>) -> String,
+fn picker(list: &Picker, cx: &Cx<'_>, is_live: bool, frame: &mut Frame<'_>) {
+    const MOST: usize = 18;
+    let (theme, shown) = (cx.theme, list.shown());
+    let from = (list.at + 1).saturating_sub(MOST);
+    let lines = shown.iter().enumerate().skip(from).take(MOST).filter_map(|(row, &at)| {
+        let item = list.items.get(at)?;
+        let indent = if list.what == Picks::Columns || item.is_group { "" } else { "  " };
+        let style = if item.is_group { theme.title } else { theme.head };
+        let line = Line::from(vec![
+            Span::styled(if item.is_on { "[x] " } else { "[ ] " }, if item.is_on { theme.good } else { theme.dim }),
+            Span::styled(format!("{:<26} ", format!("{indent}{}", printable(&item.name))), style),
+            Span::styled(format!("{:>9}  ", item.note), theme.key),
+            Span::styled(printable(&item.about), theme.dim),
+        ]);
+        Some(if row == list.at { line.style(theme.selected) } else { line })
+    });
+    let lines: Vec<_> = lines.collect();
+    let does = match list.what {
+        Picks::Columns => "Space shows or hides, letters search, Esc closes",
+        Picks::Events if list.is_changed => "Enter begins anew with these: what was kept goes; Esc leaves all as it is",
+        Picks::Events if is_live && cx.without.is_none() => {
+            "Enter shows them, Space chooses what is recorded, letters search"
+        }
+        Picks::Events => "Enter shows them, letters search, Esc closes",
+    };
+    let title = titled(" ", &list.line, &format!(" {does} "), theme);
+    let area = centred(frame, theme, shown.len().clamp(1, MOST), title);
+    frame.render_widget(Paragraph::new(lines), area);
 }
 
-const COLUMNS: [Column; 8] = [
-    Column { name: "TASK", width: Constraint::Length(22), always: true, text: |told| told.row.group.to_string() },
-    Column { name: "WAITS", width: Constraint::Length(7), always: true, text: waits },
-    Column {
-        name: "CPU",
-        width: Constraint::Length(6),
-        always: true,
-        text: |told| format!("{:.1}%", told.cpu_ratio * 100.0),
-    },
-    Column { name: "WAITED", width: Constraint::Length(8), always: true, text: waited },
-    Column { name: "P50", width: Constraint::Length(7), always: false, text: |told| figure(told, |wait| wait.p50_ns) },
-    Column { name: "P99", width: Constraint::Length(7), always: true, text: |told| figure(told, |wait| wait.p99_ns) },
-    Column {
-        name: "LONGEST",
-        width: Constraint::Length(7),
-        always: false,
-        text: |told| figure(told, |wait| wait.max_ns),
-    },
-    Column { name: "BEHIND", width: Constraint::Fill(1), always: true, text: |told| behind(told.held_by) },
-];
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-/// A figure of the waits that are over; there may be none.
-fn figure(told: &Told<'_>, of: fn(&Summary) -> u64) -> String {
-    let wait = &told.row.stats.wait;
-    if wait.count == 0 { "-".into() } else { Nanos(of(wait)).to_string() }
-}
+    use ratatui::crossterm::event::{Event, KeyCode};
 
-fn waits(told: &Told<'_>) -> String {
-    let stats = &told.row.stats;
-    (stats.wait.count + stats.censored.waits + stats.in_loss.waits).to_string()
-}
+    use crate::{App, Origin, Settings, once};
 
-/// With what is known of waits that are not over, or in which events are missing.
-fn waited(told: &Told<'_>) -> String {
-    let stats = &told.row.stats;
-    let more = stats.censored.wait_ns + stats.in_loss.wait_ns;
-    format!("{}{}", if more > 0 { ">" } else { "" }, Nanos(stats.wait.total_ns.saturating_add(more)))
-}
+    const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who held the CPU, with shares of the time: `83% stress-ng[7], 9% kworker[12], 3% idle CPU`.
-fn behind(held_by: Option<&HeldBy>) -> String {
-    let Some(held_by) = held_by.filter(|held_by| held_by.wait_ns > 0) else { return String::new() };
-    let mut shares: Vec<(f64, String)> =
-        held_by.holders.iter().map(|holder| (holder.share_ratio, holder.group.to_string())).collect();
-    shares.push((held_by.others_ns as f64 / held_by.wait_ns as f64, "others".to_owned()));
-    shares.push((held_by.idle_ratio, "idle CPU".to_owned()));
-    shares.push((held_by.unknown_ratio, "unknown".to_owned()));
-    shares.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let told = shares.into_iter().take(3).filter(|(share, _)| *share >= 0.005);
-    told.map(|(share, who)| format!("{:.0}% {who}", share * 100.0)).collect::<Vec<_>>().join(", ")
-}
+    fn app() -> App {
+        let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/../schedtrace/tests/fixtures/hackbench.schedtrace");
+        let origin = Origin::trace(trace.as_ref()).unwrap();
+        App::new(origin.titled("a machine of a long name, ".repeat(9)), Settings::default()).unwrap()
+    }
 
-fn help(frame: &mut Frame<'_>) {
-    let area = frame.area();
-    let centred = area.centered(Constraint::Length(84), Constraint::Length(HELP.len() as u16 + 2));
-    frame.render_widget(Clear, centred);
-    let text: Vec<Line<'_>> = HELP.into_iter().map(Line::from).collect();
-    frame.render_widget(Paragraph::new(text).block(Block::bordered().title(" schedtrace ")), centred);
+    #[test]
+    fn no_key_of_the_help_line_is_cut_off_and_those_for_everywhere_are_there() {
+        let mut app = app();
+        for width in (40..160).step_by(3) {
+            let screen = once(&mut app, width, 24, PATIENCE).unwrap();
+            let line = screen.lines().last().unwrap();
+            assert!(line.ends_with("q quit") && line.contains("? help"), "{width} columns: {line}");
+        }
+    }
+
+    #[test]
+    fn a_long_name_leaves_room_for_what_goes_on() {
+        let screen = once(&mut app(), 80, 24, PATIENCE).unwrap();
+        let line = screen.lines().next().unwrap();
+        assert!(line.contains('…') && line.chars().count() <= 80, "{line}");
+    }
+
+    #[test]
+    fn the_help_is_scrolled_to_its_end_and_back() {
+        let mut app = app();
+        let mut pressed = |key: KeyCode| {
+            assert!(app.event(&Event::Key(key.into())).is_continue());
+            once(&mut app, 80, 24, PATIENCE).unwrap()
+        };
+        assert!(pressed(KeyCode::Char('?')).contains("any key closes it"));
+        let end = pressed(KeyCode::End);
+        assert!(end.contains("What can be recorded here"), "{end}");
+        assert_ne!(pressed(KeyCode::Up), end, "one line up from the end is another picture");
+        assert!(!pressed(KeyCode::Char('x')).contains("any key closes it"));
+    }
 }

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use schedtrace_tui::{Quit, Recorded, check_terminal, show};
+use schedtrace_tui::{Origin, Quit, Settings, check_terminal, show};
 
-/// Shows why tasks waited for a CPU, from a trace that `schedtrace record` wrote. `schedtrace top` does the same, and
-/// shows the running machine too.
+/// Shows why tasks waited for a CPU, from a trace that `schedtrace record` wrote; without one, what `/proc` and `/sys` say of
+/// the running machine. `schedtrace top` does the same, and shows the events of the running machine too.
 #[derive(Parser)]
 #[command(name = "schedtrace-tui", version)]
 struct Args {
-    /// Directory of the trace.
-    trace: PathBuf,
+    /// Directory of the trace [default: the running machine, without events].
+    trace: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    match view(&Args::parse().trace) {
+    match view(Args::parse().trace.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("schedtrace-tui: {error}");
@@ -27,7 +27,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn view(trace: &Path) -> Result<(), Box<dyn Error>> {
+fn view(trace: Option<&Path>) -> Result<(), Box<dyn Error>> {
     check_terminal()?;
-    Ok(show(&mut Recorded::open(trace)?, &Quit::default())?)
+    let origin = match trace {
+        Some(trace) => Origin::trace(trace)?,
+        None => Origin::procfs("this program records nothing: `schedtrace top` does")?,
+    };
+    let settings = Settings::of_user(|name| std::env::var_os(name))?;
+    show(origin, settings, &Quit::default())?;
+    Ok(())
 }

@@ -1,50 +1,38 @@
-//! Screens as they were accepted: of a recorded trace, and of a simulated machine that is far larger. With
-//! `SCHEDTRACE_ACCEPT=1` they are written anew.
+//! Every view as it was accepted: of small machines, of one that is far larger, and of a trace in which everything happens once,
+//! at three sizes. With `SCHEDTRACE_ACCEPT=1` what is drawn is accepted.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
-use std::time::Duration;
-use std::{env, fs, thread};
+mod kit;
 
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
-use ratatui::crossterm::event::KeyCode;
-use ratatui::style::Color;
+use std::{env, fs};
+
+use kit::{Recorded, Screen, here};
+use proptest::prelude::*;
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::style::{Color, Modifier};
+use schedtrace_core::flight::WindowOptions;
 use schedtrace_core::synthetic::SyntheticHost;
-use schedtrace_tui::{Feed, Live, Picture, Recorded, Viewer};
+use schedtrace_tui::{App, Look, Origin, Settings};
 
-fn here(path: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+const SIZES: [(u16, u16); 3] = [(80, 24), (140, 36), (300, 80)];
+
+fn two() -> Recorded {
+    Recorded::of("two", SyntheticHost::new().cpus(2).llcs(1).tasks(6).events(2_000))
 }
 
-fn recorded() -> Picture {
-    let mut picture =
-        Recorded::open(&here("../schedtrace/tests/fixtures/hackbench.schedtrace")).unwrap().next().unwrap();
-    picture.title = "hackbench.schedtrace".into();
-    picture
+fn sixteen() -> Recorded {
+    let host = SyntheticHost::new().cpus(16).llcs(4).nodes(2).tasks(120).events(20_000).skew(true).lost_ratio(0.01);
+    Recorded::of("sixteen", host)
 }
 
-/// All that happens on 512 CPUs, in one picture.
-fn large() -> Picture {
-    let host =
-        SyntheticHost::new().cpus(512).llcs(64).nodes(8).tasks(3_000).events(100_000).skew(true).lost_ratio(0.01);
-    let mut live = Live::start(host.start(), || (), Duration::from_secs(3600)).unwrap();
-    live.finish();
-    let picture = live.next().unwrap();
-    assert!(!picture.live);
-    picture
+/// 512 CPUs and 10,000 tasks, a part of which wake hundreds at once.
+fn large() -> Recorded {
+    let host = SyntheticHost::new().cpus(512).llcs(64).nodes(8).tasks(10_000).events(60_000).skew(true).burst(300);
+    Recorded::of("large", host)
 }
 
-fn terminal(viewer: &mut Viewer, width: u16, height: u16) -> Terminal<TestBackend> {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| viewer.draw(frame)).unwrap();
-    terminal
-}
-
-fn screen(viewer: &mut Viewer, width: u16, height: u16) -> String {
-    let terminal = terminal(viewer, width, height);
-    let text = terminal.backend().to_string();
-    text.lines().map(|line| line.trim_matches('"').trim_end().to_owned() + "\n").collect()
+fn every_event() -> Recorded {
+    Recorded::fixture("every-event", "../schedtrace/tests/every-event/events.schedtrace")
 }
 
 fn assert_accepted(name: &str, screen: &str) {
@@ -53,116 +41,327 @@ fn assert_accepted(name: &str, screen: &str) {
         fs::write(&path, screen).unwrap();
     }
     let accepted = fs::read_to_string(&path).unwrap_or_default();
-    assert!(accepted == screen, "not what {} says; SCHEDTRACE_ACCEPT=1 accepts it:\n{screen}", path.display());
-}
-
-fn of(picture: Picture) -> Viewer {
-    let mut viewer = Viewer::default();
-    viewer.show(picture);
-    viewer
-}
-
-fn press(viewer: &mut Viewer, keys: &str) {
-    keys.chars().for_each(|key| assert!(viewer.key(KeyCode::Char(key).into()).is_continue()));
-}
-
-#[test]
-fn a_trace_on_a_wide_and_on_a_small_terminal() {
-    let mut viewer = of(recorded());
-    assert_accepted("wide", &screen(&mut viewer, 140, 30));
-    assert_accepted("small", &screen(&mut viewer, 80, 24));
-}
-
-#[test]
-fn a_filter_and_the_help() {
-    let mut viewer = of(recorded());
-    press(&mut viewer, "/RCU");
-    assert_accepted("typing", &screen(&mut viewer, 100, 16));
-    assert!(viewer.key(KeyCode::Enter.into()).is_continue());
-    assert_accepted("filtered", &screen(&mut viewer, 100, 16));
-    press(&mut viewer, "?");
-    assert_accepted("help", &screen(&mut viewer, 100, 30));
-    press(&mut viewer, "x");
-    assert_accepted("filtered", &screen(&mut viewer, 100, 16));
-    assert!(viewer.key(KeyCode::Esc.into()).is_continue(), "it ends the filter");
-    assert!(viewer.key(KeyCode::Esc.into()).is_break());
-}
-
-#[test]
-fn hundreds_of_cpus_find_room_and_what_is_lost_is_red() {
-    let mut viewer = of(large());
-    assert_accepted("large", &screen(&mut viewer, 140, 40));
-    let terminal = terminal(&mut viewer, 140, 40);
-    let buffer = terminal.backend().buffer();
-    let red: String = (0..140).map(|x| &buffer[(x, 1)]).filter(|c| c.fg == Color::Red).map(|c| c.symbol()).collect();
-    assert!(red.ends_with("events are missing: counts are too low"), "{red}");
-}
-
-#[test]
-fn a_live_picture_can_be_paused_and_a_recorded_one_not() {
-    let host = SyntheticHost::new().events(u64::MAX).start();
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let source = Stoppable(host, std::sync::Arc::clone(&stop));
-    let stop = move || stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    let mut live = Live::start(source, stop, Duration::from_millis(20)).unwrap();
-    thread::sleep(live.patience());
-    let mut viewer = of(live.next().unwrap());
-    let screen_of = |viewer: &mut Viewer| screen(viewer, 100, 20);
-    assert!(screen_of(&mut viewer).lines().next().unwrap().ends_with("  live"));
-    press(&mut viewer, "p");
-    assert!(viewer.is_paused() && screen_of(&mut viewer).lines().next().unwrap().ends_with("  paused"));
-    press(&mut viewer, "p");
-    assert!(!viewer.is_paused());
-    let mut viewer = of(recorded());
-    press(&mut viewer, "p");
-    assert!(!viewer.is_paused());
-}
-
-/// A simulated machine that goes on until it is stopped.
-struct Stoppable(schedtrace_core::synthetic::Synthetic, std::sync::Arc<std::sync::atomic::AtomicBool>);
-
-impl schedtrace_core::Source for Stoppable {
-    fn meta(&self) -> &schedtrace_core::Meta {
-        self.0.meta()
+    if accepted == screen {
+        return;
     }
-    fn poll(&mut self, deadline: std::time::Instant) -> schedtrace_core::Result<schedtrace_core::Poll> {
-        thread::sleep(Duration::from_millis(1));
-        match self.1.load(std::sync::atomic::Ordering::Relaxed) {
-            true => Ok(schedtrace_core::Poll::End),
-            false => self.0.poll(deadline),
+    let differs = accepted.lines().zip(screen.lines()).position(|(old, new)| old != new);
+    let at = differs.unwrap_or_else(|| accepted.lines().count().min(screen.lines().count()));
+    let around = |text: &str| text.lines().skip(at.saturating_sub(2)).take(6).collect::<Vec<_>>().join("\n");
+    panic!(
+        "{} says otherwise from line {} on; SCHEDTRACE_ACCEPT=1 accepts what is drawn.\naccepted:\n{}\ndrawn:\n{}",
+        path.display(),
+        at + 1,
+        around(&accepted),
+        around(screen)
+    );
+}
+
+/// Goes through all views, and back to the first.
+fn each_view(screen: &mut Screen, mut see: impl FnMut(&mut Screen, &str)) -> usize {
+    screen.settle();
+    let first = screen.view();
+    for at in 0..100 {
+        let view = screen.view();
+        if at > 0 && view == first {
+            return at;
+        }
+        // What this one shows depends on what the program was built with.
+        if view != "sql" {
+            see(screen, &view);
+        }
+        screen.keys("]");
+    }
+    panic!("there is no end to views");
+}
+
+fn assert_views_are_accepted(recorded: &Recorded) {
+    for (width, height) in SIZES {
+        let mut screen = recorded.shown(Settings::default());
+        screen.resize(width, height);
+        let mut seen = String::new();
+        let mut see = |screen: &mut Screen, view: &str| {
+            seen += &format!("{view:=^width$}\n{}", screen.text(), width = usize::from(width));
+        };
+        assert!(each_view(&mut screen, &mut see) >= 10);
+        // One task in depth, whoever waited longest; it has no key of its own.
+        screen.keys("1e");
+        see(&mut screen, "task");
+        assert_accepted(&format!("{}-{width}x{height}", recorded.name), &seen);
+    }
+}
+
+#[test]
+fn two_cpus() {
+    assert_views_are_accepted(&two());
+}
+
+#[test]
+fn sixteen_cpus_and_events_are_missing() {
+    assert_views_are_accepted(&sixteen());
+}
+
+#[test]
+fn hundreds_of_cpus_and_thousands_of_tasks() {
+    assert_views_are_accepted(&large());
+}
+
+#[test]
+fn everything_that_can_happen() {
+    assert_views_are_accepted(&every_event());
+}
+
+#[test]
+fn what_lies_over_a_view() {
+    let mut screen = sixteen().shown(Settings { ascii: true, ..Settings::default() });
+    screen.settle();
+    let mut seen = String::new();
+    let mut see = |screen: &mut Screen, what: &str| seen += &format!("{what:=^140}\n{}", screen.text());
+    screen.keys("?");
+    see(&mut screen, "help");
+    screen.press(KeyCode::Esc);
+    screen.keys(":time");
+    see(&mut screen, "palette");
+    screen.press(KeyCode::Esc);
+    screen.keys("2/1");
+    see(&mut screen, "filter");
+    screen.press(KeyCode::Enter);
+    screen.keys("/zzz");
+    screen.press(KeyCode::Enter);
+    see(&mut screen, "nothing found");
+    assert_accepted("over", &seen);
+}
+
+#[test]
+fn bars_of_many_cpus_show_load_or_waits() {
+    let mut screen = large().shown(Settings::default());
+    screen.settle();
+    let bars = |screen: &Screen| {
+        let text = screen.text();
+        text.lines().skip_while(|line| !line.contains("0/0 ")).take(2).collect::<Vec<_>>().join("\n")
+    };
+    let busy = bars(&screen);
+    screen.keys("a");
+    let waits = bars(&screen);
+    assert!(busy.starts_with("busy ") && waits.starts_with("p99 wait "), "{busy}\n{waits}");
+    screen.keys("a");
+    assert_eq!(bars(&screen), busy);
+}
+
+#[test]
+fn events_are_filtered_as_everywhere() {
+    let mut screen = sixteen().shown(Settings::default());
+    screen.keys("E/");
+    screen.keys("event = sched_waking and cpu = 3");
+    screen.press(KeyCode::Enter);
+    let text = screen.text();
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("  ") && line.contains(" sched_")).collect();
+    assert!(rows.len() > 5 && rows.iter().all(|row| row.contains("    3 sched_waking ")), "{text}");
+    screen.keys("/ and");
+    screen.keys(" commm = x");
+    assert!(screen.text().contains("do you mean `comm`?"), "{}", screen.text());
+    screen.press(KeyCode::Esc);
+    screen.settle();
+    assert!(screen.text().contains("sched_switch"), "{}", screen.text());
+    let last = |screen: &Screen| screen.text().lines().rfind(|line| line.contains(" sched_")).unwrap().to_owned();
+    let newest = last(&screen);
+    screen.press(KeyCode::Home);
+    assert_ne!(last(&screen), newest);
+    screen.press(KeyCode::End);
+    assert_eq!(last(&screen), newest);
+    screen.press(KeyCode::Enter);
+    screen.settle();
+    assert_eq!(screen.view(), "timeline");
+}
+
+/// The line that tells of the moment under the cursor.
+fn told(screen: &Screen) -> String {
+    let text = screen.text();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len() - 3].to_owned()
+}
+
+/// Which time is looked at.
+fn range(screen: &Screen) -> String {
+    screen.text().lines().nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn the_cursor_of_the_timeline_stays_on_its_moment() {
+    let mut screen = sixteen().shown(Settings::default());
+    screen.keys("m");
+    for _ in 0..40 {
+        screen.press(KeyCode::Right);
+    }
+    let moment = |screen: &Screen| {
+        let told = told(screen);
+        let at = told.split("at ").nth(1).unwrap_or_else(|| panic!("{told}"));
+        at.split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let before = moment(&screen);
+    screen.keys("zzzz");
+    let zoomed = range(&screen);
+    assert!((moment(&screen) - before).abs() < 0.000_5, "{before}, {}", told(&screen));
+    screen.keys("}{");
+    assert_eq!(range(&screen), zoomed, "half a screen later, and back");
+    screen.keys("ZZZZZZ");
+    assert!(range(&screen).contains("all of it"));
+    screen.keys("v");
+    for _ in 0..10 {
+        screen.press(KeyCode::Right);
+    }
+    assert!(told(&screen).contains(" after the mark, at "), "{}", told(&screen));
+    screen.keys("v");
+    assert!(!range(&screen).contains("all of it"), "what lies between is looked at");
+    screen.keys("0");
+    // On some CPU somebody ran then who had been woken.
+    let woken = (0..16).any(|_| {
+        screen.keys("f");
+        let woken = told(&screen).contains(" was woken by ");
+        screen.press(KeyCode::Down);
+        woken
+    });
+    assert!(woken, "{}", screen.text());
+    let click =
+        MouseEvent { kind: MouseEventKind::Down(MouseButton::Left), column: 60, row: 8, modifiers: KeyModifiers::NONE };
+    screen.send(&Event::Mouse(click));
+    assert!(told(&screen).starts_with("at "), "{}", told(&screen));
+    assert!(screen.text().lines().nth(8).unwrap().starts_with("CPU 4 "));
+    screen.keys("e");
+    assert_eq!(screen.view(), "task");
+    assert!(!range(&screen).contains("all of it"), "only what is around the cursor is explained");
+}
+
+#[test]
+fn without_colours_all_is_still_said() {
+    for recorded in [sixteen(), every_event()] {
+        let mut plain = recorded.shown(Settings { look: Look::Monochrome, ascii: true, ..Settings::default() });
+        each_view(&mut plain, |screen, view| {
+            let buffer = screen.buffer();
+            let coloured = buffer.content.iter().find(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);
+            assert!(coloured.is_none(), "{view}: {coloured:?}");
+            let strange = screen.text().chars().find(|c| !c.is_ascii());
+            assert_eq!(strange, None, "{view}");
+        });
+        plain.keys("1");
+        let plain = plain.text();
+        for look in Look::ALL {
+            let mut screen = recorded.shown(Settings { look, ascii: true, ..Settings::default() });
+            screen.settle();
+            assert_eq!(screen.text(), plain, "{look:?} says something else");
         }
     }
+    assert!(sixteen_text().contains("events are missing: counts are too low"));
 }
 
 #[test]
-fn keys_scroll_within_the_rows() {
-    let mut viewer = of(recorded());
-    let first = screen(&mut viewer, 100, 20);
-    let mut after = |code: KeyCode| {
-        assert!(viewer.key(code.into()).is_continue());
-        screen(&mut viewer, 100, 20)
-    };
-    assert_eq!(after(KeyCode::Up), first, "there is nothing above");
-    let last = after(KeyCode::End);
-    assert_ne!(last, first);
-    assert_eq!(after(KeyCode::Down), last, "there is nothing below");
-    assert_eq!(after(KeyCode::PageDown), last);
-    assert_ne!(after(KeyCode::PageUp), last);
-    assert_eq!(after(KeyCode::Home), first);
-    assert_eq!(after(KeyCode::Char('x')), first);
-}
-
-#[test]
-fn a_tiny_terminal_and_a_name_with_control_characters_do_no_harm() {
-    let mut picture = recorded();
-    picture.title = "a\u{1b}[2J".into();
-    let mut viewer = of(picture);
-    for (width, height) in [(1, 1), (2, 5), (200, 2), (10, 60), (300, 100)] {
-        let screen = screen(&mut viewer, width, height);
-        assert!(!screen.contains('\u{1b}'));
-        press(&mut viewer, "?");
-        self::screen(&mut viewer, width, height);
-        press(&mut viewer, "?");
+fn one_table_has_the_keys_and_a_sign_says_so() {
+    let mut screen = every_event().shown(Settings { ascii: true, ..Settings::default() });
+    screen.resize(140, 60);
+    screen.settle();
+    while screen.view() != "wakers" {
+        screen.keys("]");
     }
-    assert!(screen(&mut viewer, 60, 8).starts_with("schedtrace a?[2J"));
+    let marked = |screen: &Screen| {
+        let (text, buffer) = (screen.text(), screen.buffer());
+        let titles: Vec<_> = text.lines().filter(|line| line.starts_with("-> ")).map(str::to_owned).collect();
+        let reversed = |y: &u16| buffer[(0, *y)].modifier.contains(Modifier::REVERSED);
+        (titles, (0..60).filter(reversed).count())
+    };
+    let (first, rows) = marked(&screen);
+    assert_eq!((first.len(), rows), (1, 1), "{}", screen.text());
+    screen.press(KeyCode::Tab);
+    let (second, rows) = marked(&screen);
+    assert_eq!((second.len(), rows), (1, 1), "{}", screen.text());
+    assert_ne!(first, second);
+}
+
+fn sixteen_text() -> String {
+    let mut screen = sixteen().shown(Settings { look: Look::Monochrome, ..Settings::default() });
+    screen.settle();
+    screen.text()
+}
+
+#[test]
+fn what_is_chosen_by_strangers_does_no_harm() {
+    let live = Origin::live(SyntheticHost::new().start(), || (), WindowOptions::default()).unwrap();
+    let mut screen = Screen::new(App::new(live.titled("a\u{1b}[2J"), Settings::default()).unwrap(), 60, 8);
+    assert!(screen.text().contains("a?[2J") && !screen.text().contains('\u{1b}'));
+    screen.settle();
+    assert!(screen.text().contains("a?[2J") && !screen.text().contains('\u{1b}'));
+}
+
+/// What a user may do.
+#[derive(Clone, Debug)]
+enum Deed {
+    Resize(u16, u16),
+    Key(KeyCode, KeyModifiers),
+    Click(u16, u16),
+    Wait,
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let named = [
+        KeyCode::Enter,
+        KeyCode::Esc,
+        KeyCode::Tab,
+        KeyCode::BackTab,
+        KeyCode::Backspace,
+        KeyCode::Up,
+        KeyCode::Down,
+        KeyCode::Left,
+        KeyCode::Right,
+        KeyCode::PageUp,
+        KeyCode::PageDown,
+        KeyCode::Home,
+        KeyCode::End,
+        KeyCode::F(1),
+        KeyCode::F(3),
+        KeyCode::Char('\u{1f980}'),
+    ];
+    let held =
+        prop_oneof![8 => Just(KeyModifiers::NONE), 1 => Just(KeyModifiers::CONTROL), 1 => Just(KeyModifiers::ALT)];
+    let key = prop_oneof![
+        2 => (b' '..=b'~').prop_map(|key| KeyCode::Char(key.into())),
+        // Through the views and into them.
+        1 => proptest::sample::select("123456789Emz{}vfe][nb><".chars().map(KeyCode::Char).collect::<Vec<_>>()),
+        1 => proptest::sample::select(named.to_vec()),
+    ];
+    prop_oneof![
+        2 => (1..=300_u16, 1..=100_u16).prop_map(|(width, height)| Deed::Resize(width, height)),
+        1 => (1..=20_u16, 1..=8_u16).prop_map(|(width, height)| Deed::Resize(width, height)),
+        12 => (key, held).prop_map(|(key, held)| Deed::Key(key, held)),
+        2 => (0..300_u16, 0..100_u16).prop_map(|(x, y)| Deed::Click(x, y)),
+        3 => Just(Deed::Wait),
+    ]
+}
+
+/// Keys that write files, or begin to record, are for tests that look at what they wrote.
+fn is_of_the_screen(key: KeyCode) -> bool {
+    !matches!(key, KeyCode::Char('s' | 'S' | 'x' | 'R'))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn no_storm_of_sizes_and_keys_breaks_it(deeds in prop::collection::vec(deed(), 1..80), which in 0..3_usize) {
+        let recorded = match which {
+            0 => two(),
+            1 => every_event(),
+            _ => Recorded::fixture("hackbench", "../schedtrace/tests/fixtures/hackbench.schedtrace"),
+        };
+        let mut screen = recorded.shown(Settings::default());
+        screen.settle();
+        for deed in deeds {
+            match deed {
+                Deed::Resize(width, height) => screen.resize(width, height),
+                Deed::Key(key, held) if is_of_the_screen(key) => screen.send(&Event::Key(KeyEvent::new(key, held))),
+                Deed::Key(..) => {}
+                Deed::Click(column, row) => {
+                    let kind = MouseEventKind::Down(MouseButton::Left);
+                    screen.send(&Event::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }));
+                }
+                Deed::Wait => screen.settle(),
+            }
+        }
+    }
 }

@@ -1,11 +1,11 @@
 //! The command line.
 
 use std::path::PathBuf;
-#[cfg(any(feature = "live", feature = "sql"))]
 use std::time::Duration;
 
 #[cfg(any(feature = "live", feature = "sql"))]
 use bytesize::ByteSize;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use schedtrace_core::EventFilter;
 use schedtrace_core::analysis::{GroupBy, ReportName, Subject};
@@ -16,6 +16,7 @@ use schedtrace_core::system::CpuList;
 use schedtrace_core::trace::{Stretch, Time};
 #[cfg(feature = "live")]
 use schedtrace_core::{Kinds, Transport, UnknownKind};
+use schedtrace_tui::Look;
 
 #[cfg(feature = "live")]
 use crate::flight::FlightArgs;
@@ -252,7 +253,9 @@ pub(crate) struct DoctorArgs {
 
 /// Show on the terminal who waits for a CPU and who has it: of the running machine, or of a trace
 ///
-/// Live, it needs the privileges that `record` needs, gives them up as `record` does, and writes nothing to disk.
+/// Live, it takes the privileges that `record` needs, and gives them up as `record` does; without them it shows what /proc and
+/// /sys tell. Inside, `?` says what keys and columns mean, and `:` finds what can be done. It writes nothing but what it is asked
+/// to. The guide is docs/top.md; keys and colours are chosen in schedtrace/config.toml, in the folder for configurations.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TopArgs {
     /// A trace
@@ -260,10 +263,27 @@ pub(crate) struct TopArgs {
     #[arg(value_name = "DIR")]
     #[cfg_attr(not(feature = "live"), arg(required = true))]
     pub(crate) trace: Option<PathBuf>,
-    /// How often the screen is drawn, live
-    #[cfg(feature = "live")]
-    #[arg(short, long, value_name = "TIME", value_parser = units::duration, default_value = "1s")]
-    pub(crate) interval: Duration,
+    /// How long the window is, and how often the screen is drawn, live; how long the window of a replay is [default: 1s]
+    #[arg(short, long, value_name = "TIME", value_parser = units::duration)]
+    pub(crate) interval: Option<Duration>,
+    /// Which view to begin with [default: the last one, or overview]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(schedtrace_tui::view_names()))]
+    pub(crate) view: Option<String>,
+    /// Colours [default: what the terminal has]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Look::ALL.map(Look::name)).try_map(|name| name.parse::<Look>()))]
+    pub(crate) theme: Option<Look>,
+    /// Draw with the signs that every terminal has [default: where the locale is not UTF-8]
+    #[arg(long)]
+    pub(crate) ascii: bool,
+    /// Print the screen once, as text, for scripts: of the running machine, when its first window is full
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// With --once: so many columns [default: those of the terminal, or 80]
+    #[arg(long, value_name = "N", requires = "once", value_parser = clap::value_parser!(u16).range(20..=1000))]
+    pub(crate) width: Option<u16>,
+    /// With --once: so many lines [default: those of the terminal, or 24]
+    #[arg(long, value_name = "N", requires = "once", value_parser = clap::value_parser!(u16).range(5..=1000))]
+    pub(crate) height: Option<u16>,
     #[cfg(feature = "live")]
     #[command(flatten)]
     pub(crate) collect: CollectArgs,

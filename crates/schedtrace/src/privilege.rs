@@ -3,7 +3,8 @@
 //! Ids and capabilities belong to threads, and a thread that is started inherits them; so all of this happens while
 //! there is only one.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
+use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid, geteuid, getgid, getgroups, getuid};
 use rustix::thread::{
@@ -18,6 +19,8 @@ pub(crate) struct User {
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
+    /// Where this user's own files are, as the user database says.
+    home: Option<PathBuf>,
 }
 
 /// Who was named by `--user`, or else who called root's power up: with `sudo`, `pkexec` or `doas`. Nobody else where
@@ -61,15 +64,21 @@ impl User {
                     uid: Uid::from_raw(user.uid.as_raw()),
                     gid: Gid::from_raw(user.gid.as_raw()),
                     groups: groups.into_iter().map(|group| Gid::from_raw(group.as_raw())).collect(),
+                    home: Some(user.dir),
                 })
             }
             // The highest number stands for "no change".
             (None, Some(uid)) if uid != u32::MAX => {
                 let gid = Gid::from_raw(uid);
-                Ok(Self { name: who.to_owned(), uid: Uid::from_raw(uid), gid, groups: vec![gid] })
+                Ok(Self { name: who.to_owned(), uid: Uid::from_raw(uid), gid, groups: vec![gid], home: None })
             }
             _ => Err(Error::Invalid(format!("no user is called {who}: see `getent passwd`"))),
         }
+    }
+
+    /// A variable of the environment, as the user would have it: not the home of who called the power up.
+    pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
+        if name == "HOME" { self.home.clone().map(Into::into) } else { std::env::var_os(name) }
     }
 
     /// Does something with what the user may do, and no more.
@@ -115,6 +124,17 @@ pub(crate) fn drop_all(user: Option<&User>) -> Result<(), Error> {
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
         .map_err(|error| Error::Invalid(format!("cannot give up capabilities: {error}")))
+}
+
+/// Whether what was given up would come back if this program were started again by whom it is now: by root, or from a file
+/// that has capabilities of its own.
+pub(crate) fn comes_back() -> bool {
+    let has_own = || {
+        let program = std::env::current_exe().ok()?;
+        // Whether there are any: what they are, the kernel decides.
+        rustix::fs::getxattr(program, "security.capability", &mut [0_u8; 64]).ok()
+    };
+    geteuid().is_root() || has_own().is_some()
 }
 
 #[cfg(test)]

@@ -346,7 +346,7 @@ impl<A: Analysis> Sink for Shared<A> {
 /// assert_eq!("cgroup".parse(), Ok(GroupBy::Cgroup));
 /// assert!("thread".parse::<GroupBy>().is_err());
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupBy {
     /// Threads: one life of one thread.

@@ -1,16 +1,16 @@
 //! The live window: the last seconds of a stream, in memory.
 
+mod newest;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
-
+use self::newest::{Newest, Start};
 use super::pack::Packed;
 use crate::error::{Error, Result};
-use crate::event::{self, Batch, Cgroup, Event, Loss, Name, NameId, Nanos, Task, TaskStatus};
-use crate::known::{Identities, Statuses};
+use crate::event::{self, Batch, Cgroup, Event, Loss, Name, Nanos, Task, TaskStatus};
 use crate::sink::Sink;
 use crate::source::{Meta, Poll, Source};
 
@@ -109,6 +109,8 @@ pub struct Covers {
 pub struct Window {
     options: WindowOptions,
     held: Arc<Mutex<Held>>,
+    /// Who reads the newest part again and again. Locked before `held`.
+    newest: Arc<Mutex<Option<Newest>>>,
 }
 
 impl Window {
@@ -125,7 +127,7 @@ impl Window {
     /// As [`WindowOptions::check`].
     pub fn new(options: WindowOptions) -> Result<Self> {
         options.check()?;
-        Ok(Self { options, held: Arc::default() })
+        Ok(Self { options, held: Arc::default(), newest: Arc::default() })
     }
 
     /// How far back it reaches now, and what that takes.
@@ -169,6 +171,31 @@ impl Window {
         self.snapshot().source()
     }
 
+    /// A source of what it holds since some moment, for who looks at the newest part again and again: what was before is not
+    /// read each time. It begins at that moment or before it, with who is alive and what each task is doing there, so that an
+    /// analysis that begins at that moment ([`Options::from`](crate::analysis::Options::from)) says what it would say of
+    /// [`Window::source`]. Clones share how far it has come: asked for ever later moments, each part is passed once.
+    ///
+    /// ```
+    /// use schedtrace_core::{Nanos, Source};
+    /// use schedtrace_core::flight::{Window, WindowOptions};
+    /// let source = Window::new(WindowOptions::default())?.source_since(Nanos(5));
+    /// assert!(source.meta().started <= Nanos(5));
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn source_since(&self, from: Nanos) -> WindowSource {
+        let mut kept = self.newest();
+        let mut held = self.lock();
+        let mut newest = Newest::of(kept.take(), &mut held, from);
+        let (passed, mut view) = newest.parts(&held, from);
+        // Nobody has to wait for the rest.
+        drop(held);
+        newest.pass(&passed, &mut view, from);
+        *kept = Some(newest);
+        WindowSource { view: Arc::new(view), next: 0 }
+    }
+
     /// The same for who gives each part back as it is read; until then it counts as memory of the window.
     #[cfg(feature = "trace")]
     pub(super) fn lend(&self) -> Lent {
@@ -187,6 +214,10 @@ impl Window {
         held.gone_bytes
     }
 
+    fn newest(&self) -> MutexGuard<'_, Option<Newest>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         // Nothing in it is left half-done that would make it wrong in more than a part.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -195,7 +226,10 @@ impl Window {
 
 impl Sink for Window {
     fn begin(&mut self, meta: &Meta) -> Result<()> {
-        *self.lock() = Held { meta: meta.clone(), from: meta.started, until: meta.started, ..Held::default() };
+        let mut newest = self.newest();
+        let start = Start { from: meta.started, ..Start::default() };
+        *self.lock() = Held { meta: meta.clone(), start, until: meta.started, ..Held::default() };
+        *newest = None;
         Ok(())
     }
 
@@ -312,13 +346,7 @@ struct Loan {
 #[derive(Debug, Default)]
 struct Held {
     meta: Meta,
-    /// Where it begins, and what is known there.
-    from: Nanos,
-    identities: Identities,
-    statuses: Statuses,
-    names: HashMap<NameId, Name>,
-    /// What is missing from before that reaches beyond there.
-    lost: VecDeque<Loss>,
+    start: Start,
     /// To where the stream has come.
     until: Nanos,
     parts: VecDeque<Part>,
@@ -332,14 +360,16 @@ struct Held {
     /// Parts that have gone, and are not given back yet: their numbers and bytes.
     gone: VecDeque<(u64, u64)>,
     gone_bytes: u64,
+    /// The first part to which something late was added since the newest was read.
+    changed: Option<u64>,
 }
 
 impl Held {
     fn add(&mut self, batch: &Batch, packed: Vec<Packed>, options: WindowOptions) {
-        if self.from == Nanos::ZERO && self.parts.is_empty() {
+        if self.start.from == Nanos::ZERO && self.parts.is_empty() {
             // A source that does not say when it began begins with its first event.
-            self.from = batch.events.first().map_or(Nanos::ZERO, |event| event.ts);
-            self.until = self.until.max(self.from);
+            self.start.from = batch.events.first().map_or(Nanos::ZERO, |event| event.ts);
+            self.until = self.until.max(self.start.from);
         }
         // A source that has nothing more says so with a time that never comes.
         let last = batch.events.last().map_or(self.until, |event| event.ts);
@@ -356,7 +386,7 @@ impl Held {
         }
         self.until = until;
         // What is earlier than the window belongs to no part of it.
-        let from = self.from;
+        let from = self.start.from;
         for event in batch.late.iter().filter(|event| event.ts >= from) {
             let Some(part) = self.part_at(event.ts) else { break };
             part.late.push(*event);
@@ -366,7 +396,7 @@ impl Held {
         }
         for loss in batch.lost.iter().filter(|loss| loss.until >= from) {
             if loss.from < from {
-                self.carry(loss);
+                self.start.carry(loss);
             } else if let Some(part) = self.part_at(loss.from) {
                 part.lost.push(loss.clone());
                 part.bytes += size_of::<Loss>() as u64;
@@ -383,23 +413,15 @@ impl Held {
         self.parts.push_back(part);
     }
 
-    /// The part to whose time a moment belongs, the last one if it is none's.
+    /// The part to whose time a moment belongs, the last one if it is none's; something is added to it.
     fn part_at(&mut self, at: Nanos) -> Option<&mut Part> {
         if self.parts.is_empty() {
             self.push(Part::new(self.until, self.until, None, Packed::default()));
         }
-        let nth = self.parts.partition_point(|part| part.until <= at);
-        let last = self.parts.len() - 1;
-        self.parts.get_mut(nth.min(last))
-    }
-
-    /// Takes note of a loss from before the window.
-    fn carry(&mut self, loss: &Loss) {
-        self.statuses.lost(loss);
-        self.lost.push_back(loss.clone());
-        while self.lost.len() > MAX_LOSSES {
-            self.merge_losses();
-        }
+        let nth = self.parts.partition_point(|part| part.until <= at).min(self.parts.len() - 1);
+        let seq = self.first_seq + nth as u64;
+        self.changed = Some(self.changed.map_or(seq, |changed| changed.min(seq)));
+        self.parts.get_mut(nth)
     }
 
     /// Lets go of what is too old or too much.
@@ -409,20 +431,18 @@ impl Held {
         while self.parts.front().is_some_and(|part| part.until <= since) {
             self.drop_first();
         }
-        if since > self.from {
-            // Between two parts nothing happened.
-            let next = self.parts.front().map_or(since, Part::begins);
-            self.from = self.from.max(since.min(next));
+        if since > self.start.from {
+            self.start.advance(since, self.parts.front());
         }
-        self.shortened &= self.from > since;
+        self.shortened &= self.start.from > since;
         // What is being read elsewhere takes room, but not more than half: there is always a window.
         let room = |held: &Self| options.max_bytes.saturating_sub(held.gone_bytes).max(options.max_bytes / 2);
         while self.bytes > room(self) && !self.parts.is_empty() {
             self.drop_first();
             self.shortened = true;
         }
-        let from = self.from;
-        self.lost.retain(|loss| loss.until >= from);
+        let from = self.start.from;
+        self.start.lost.retain(|loss| loss.until >= from);
     }
 
     /// Takes note of what was given back.
@@ -449,70 +469,25 @@ impl Held {
             self.gone.push_back((seq, part.bytes));
             self.gone_bytes += part.bytes;
         }
-        self.pass(&part);
-        self.from = self.from.max(part.until);
-    }
-
-    /// Takes note of what holds after a part.
-    fn pass(&mut self, part: &Part) {
-        if let Some(about) = &part.about {
-            for task in &about.tasks {
-                self.identities.task(task, part.from);
-            }
-            about.cgroups.iter().for_each(|cgroup| self.identities.cgroup(cgroup, part.from));
-            for name in &about.names {
-                if self.names.len() < MAX_NAMES || self.names.contains_key(&name.id) {
-                    self.names.insert(name.id, name.clone());
-                }
-            }
-            about.statuses.iter().for_each(|status| self.statuses.known(status));
-        }
-        part.lost.iter().for_each(|loss| self.carry(loss));
-        let mut pass = |event: &Event| {
-            self.statuses.event(event);
-            drop(self.identities.event(event));
-        };
-        if part.late.is_empty() {
-            part.events.iter().for_each(|event| pass(&event));
-        } else {
-            part.in_order().iter().for_each(pass);
-        }
-    }
-
-    /// Of two losses, makes one that says no less.
-    fn merge_losses(&mut self) {
-        let (Some(first), Some(second)) = (self.lost.pop_front(), self.lost.front_mut()) else { return };
-        second.count = second.count.saturating_add(first.count);
-        (second.from, second.until) = (second.from.min(first.from), second.until.max(first.until));
-        second.kind = second.kind.filter(|kind| first.kind == Some(*kind));
+        part.lost.iter().for_each(|loss| self.start.carry(loss));
+        self.start.pass(&part);
     }
 
     fn covers(&self, wanted: Duration) -> Covers {
-        let window = event::Window::new(self.from, self.until);
+        let window = event::Window::new(self.start.from, self.until);
         let shortened = self.shortened && window.duration_ns < Nanos::from(wanted);
         Covers { window, events: self.events, bytes: self.bytes, shortened }
     }
 
+    /// The setting of what is held since some moment.
+    fn meta(&self, started: Nanos) -> Meta {
+        // The accounts speak of all that was recorded.
+        Meta { started, ended: Some(self.until), accounts: Vec::new(), ..self.meta.clone() }
+    }
+
     fn snapshot(&self) -> View {
-        let meta = Meta {
-            started: self.from,
-            ended: Some(self.until),
-            // These speak of all that was recorded.
-            accounts: Vec::new(),
-            ..self.meta.clone()
-        };
-        let mut names: Vec<Name> = self.names.values().cloned().collect();
-        names.sort_unstable_by_key(|name| name.id);
-        let first = Batch {
-            until: self.from,
-            tasks: self.identities.carry_tasks().map(|note| note.item).filter(|task| !task.id.is_idle()).collect(),
-            cgroups: self.identities.carry_cgroups().map(|note| note.item).collect(),
-            names,
-            statuses: self.statuses.carry(),
-            lost: self.lost.iter().cloned().collect(),
-            ..Batch::default()
-        };
-        View { meta, first, parts: self.parts.iter().cloned().collect() }
+        let meta = self.meta(self.start.from);
+        View { meta, first: self.start.first(), parts: self.parts.iter().cloned().collect() }
     }
 }
 

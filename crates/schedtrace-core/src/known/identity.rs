@@ -10,14 +10,14 @@ use crate::event::{Cgroup, CgroupId, Cpu, Event, EventKind, Nanos, Task, TaskId}
 
 /// The most tasks that are carried from segment to segment. More than any machine runs; it bounds what a lossy recording
 /// accumulates when it misses the ends of lives.
-const MAX_TASKS: usize = 400_000;
+pub(crate) const MAX_TASKS: usize = 400_000;
 /// When the paths of cgroups take more than this many bytes, those in which no task is alive are not carried on.
 const MAX_PATH_BYTES: usize = 8 << 20;
 /// What a path takes besides its text.
 const PATH_OVERHEAD: usize = 64;
 
 /// The tasks that are alive, and the paths of cgroups.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Identities {
     tasks: HashMap<TaskId, (Task, Nanos)>,
     /// Which life has a thread id now: when another takes it, the one before has ended, even if nobody saw it.
@@ -141,7 +141,7 @@ pub(crate) fn idle_cpu(task: TaskId) -> Option<Cpu> {
 }
 
 /// The CPUs whose idle tasks were seen: a bit for each of the 65,536 possible.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Idle(Box<[u64; 1024]>);
 
 impl Default for Idle {

@@ -5,9 +5,9 @@
 mod identity;
 mod status;
 
-pub(crate) use identity::Identities;
 #[cfg(feature = "trace")]
 pub(crate) use identity::idle_cpu;
+pub(crate) use identity::{Identities, MAX_TASKS};
 pub(crate) use status::Statuses;
 
 use crate::event::Nanos;

@@ -6,16 +6,15 @@
 
 use hashbrown::{HashMap, HashSet};
 
+use super::MAX_TASKS;
 use crate::event::{Cpu, Doing, Event, EventKind, Kind, Loss, Nanos, TaskId, TaskStatus};
 
-/// So many tasks are followed: as many as identities are carried on.
-const MAX_TASKS: usize = 400_000;
 /// Ids below are found without a hash: at most 4 MiB.
 const LOW: u32 = 1 << 20;
 const NO_SLOT: u32 = u32::MAX;
 
 /// What the tasks are doing.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Statuses {
     slots: Vec<TaskStatus>,
     free: Vec<u32>,
@@ -101,6 +100,11 @@ impl Statuses {
         if loss.count > 0 && loss.kind.is_none_or(decisive) {
             self.lost_until = self.lost_until.max(Some(loss.until));
         }
+    }
+
+    /// Takes note that what another one knows to be missing is missing here too.
+    pub(crate) fn lost_as(&mut self, other: &Self) {
+        self.lost_until = self.lost_until.max(other.lost_until);
     }
 
     /// Takes an event.

@@ -190,8 +190,12 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     read_up_to(path, MAX_TEXT).map(|text| text.trim().to_owned())
 }
 
+/// Most files of procfs and sysfs are shorter, in bytes.
+const ROOM: usize = 2_048;
+
 fn read_up_to(path: &Path, limit: u64) -> io::Result<String> {
-    let mut bytes = Vec::new();
+    // With room for what most of them say, one call reads it, and one finds its end.
+    let mut bytes = Vec::with_capacity(ROOM);
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -3,6 +3,8 @@
 //! Their times go up from their start, so that one reading tells little of now. Take two: [`Processes::since`] gives the
 //! rates between them.
 
+mod cgroups;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -11,6 +13,8 @@ use procfs_core::FromRead;
 use procfs_core::process::Schedstat;
 use serde::{Deserialize, Serialize};
 
+pub use self::cgroups::Cgroups;
+use self::cgroups::cgroup;
 use super::procfs::TICK;
 use super::{ClockSnapshot, read_text};
 use crate::error::{Error, Result};
@@ -160,8 +164,21 @@ pub struct Processes {
     /// Threads that were left out because there are more than [`MAX_THREADS`](Self::MAX_THREADS).
     pub omitted_threads: usize,
     threads: Vec<TaskUse>,
-    /// The CPU time of each process to a tick of 10 ms, threads that have ended included.
-    processes: HashMap<u32, Nanos>,
+    /// The CPU time of each process to a tick of 10 ms, threads that have ended included: since it began, and since the
+    /// reading before.
+    processes: HashMap<u32, (Nanos, Option<Nanos>)>,
+}
+
+/// What threads had, by id and begin.
+type Earlier = HashMap<(u32, u64), TaskCounts>;
+
+/// How much is read of each thread.
+#[derive(Clone, Copy)]
+enum Depth<'a> {
+    /// What `stat` tells.
+    States,
+    /// What it had as well, of those that ran since then.
+    Counts(Option<&'a Earlier>),
 }
 
 impl Processes {
@@ -181,6 +198,45 @@ impl Processes {
     /// # Errors
     /// [`Error::Io`] if procfs cannot be read.
     pub fn read(root: &Path) -> Result<Self> {
+        Self::read_as(root, Depth::Counts(None))
+    }
+
+    /// The same as `Processes::read(root)?.since(before)`, for less: what a thread that did not run meanwhile cannot have
+    /// changed is not read again.
+    ///
+    /// ```
+    /// use schedtrace_core::system::processes::Processes;
+    /// let before = Processes::read("/".as_ref())?;
+    /// let now = Processes::read_after("/".as_ref(), &before)?;
+    /// assert!(now.window_ns.0 > 0);
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] if procfs cannot be read.
+    pub fn read_after(root: &Path, before: &Self) -> Result<Self> {
+        let earlier = before.counts();
+        let now = Self::read_as(root, Depth::Counts(Some(&earlier)))?;
+        Ok(now.rated(before, &earlier))
+    }
+
+    /// Reads `stat` alone: of the counts only the CPU time is known, to a tick of 10 ms.
+    ///
+    /// ```
+    /// use schedtrace_core::system::processes::{Level, Order, Processes};
+    /// let states = Processes::read_states("/".as_ref())?;
+    /// let first = &states.top("/".as_ref(), Level::Thread, Order::CpuTime, 1)[0];
+    /// assert_eq!(first.counts.wait_ns, None);
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] if procfs cannot be read.
+    pub fn read_states(root: &Path) -> Result<Self> {
+        Self::read_as(root, Depth::States)
+    }
+
+    fn read_as(root: &Path, depth: Depth<'_>) -> Result<Self> {
         let proc = root.join("proc");
         let mut all = Self { read_at_ns: ClockSnapshot::now().monotonic_ns, ..Self::default() };
         for pid in numbers(&proc).map_err(Error::io("cannot read", &proc))? {
@@ -188,12 +244,12 @@ impl Processes {
             let Some(process) = read_text(&folder.join("stat")).ok().and_then(|stat| Stat::parse(&stat)) else {
                 continue;
             };
-            all.processes.insert(pid, process.time);
+            all.processes.insert(pid, (process.time, None));
             for tid in numbers(&folder.join("task")).unwrap_or_default() {
                 if all.threads.len() == Self::MAX_THREADS {
                     all.omitted_threads += 1;
                 } else {
-                    all.threads.extend(read_thread(&folder.join("task").join(tid.to_string()), pid, tid));
+                    all.threads.extend(read_thread(&folder.join("task").join(tid.to_string()), pid, tid, depth));
                 }
             }
         }
@@ -232,17 +288,25 @@ impl Processes {
     /// # Ok::<(), schedtrace_core::Error>(())
     /// ```
     #[must_use]
-    pub fn since(mut self, before: &Self) -> Self {
+    pub fn since(self, before: &Self) -> Self {
+        self.rated(before, &before.counts())
+    }
+
+    fn counts(&self) -> Earlier {
+        self.threads.iter().map(|task| ((task.tid, task.began), task.counts)).collect()
+    }
+
+    fn rated(mut self, before: &Self, earlier: &Earlier) -> Self {
         self.window_ns = self.read_at_ns - before.read_at_ns;
-        let earlier: HashMap<_, _> = before.threads.iter().map(|task| ((task.tid, task.began), task.counts)).collect();
         for task in &mut self.threads {
             let then = earlier.get(&(task.tid, task.began)).copied();
             // Who was not there has begun since, unless some were left out.
             let then = then.or_else(|| (before.omitted_threads == 0).then(TaskCounts::default));
             task.rates = then.map(|then| task.counts.since(&then, self.window_ns));
         }
-        let missed = before.processes.iter().filter_map(|(pid, then)| Some((*pid, *self.processes.get(pid)? - *then)));
-        self.processes = missed.collect();
+        for (pid, (time, grew)) in &mut self.processes {
+            *grew = before.processes.get(pid).map(|(then, _)| *time - *then);
+        }
         self
     }
 
@@ -256,19 +320,42 @@ impl Processes {
     /// ```
     #[must_use]
     pub fn top(&self, root: &Path, level: Level, order: Order, limit: usize) -> Vec<TaskUse> {
-        let mut tasks = match level {
-            Level::Thread => self.threads.clone(),
-            Level::Process => self.whole_processes(),
-        };
-        // Counts since it began do not compare with rates: those whose rates are not known come last.
-        let key = |task: &TaskUse| (task.rates.is_some(), task.key(order));
-        let compare = |a: (bool, f64), b: (bool, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
-        tasks.sort_by(|a, b| compare(key(b), key(a)).then(a.tid.cmp(&b.tid)));
-        tasks.truncate(limit);
+        let mut tasks = self.first(level, order, limit);
         for task in &mut tasks {
-            task.cgroup = cgroup(&root.join(format!("proc/{}/task/{}/cgroup", task.pid, task.tid)));
+            task.cgroup = cgroup(root, task);
         }
         tasks
+    }
+
+    /// The same, without their cgroups: [`Cgroups::fill`] knows them for less.
+    ///
+    /// ```
+    /// use schedtrace_core::system::processes::{Level, Order, Processes};
+    /// let first = Processes::read("/".as_ref())?.first(Level::Process, Order::CpuTime, 3);
+    /// assert!(first.iter().all(|task| task.cgroup.is_none()));
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn first(&self, level: Level, order: Order, limit: usize) -> Vec<TaskUse> {
+        // Counts since it began do not compare with rates: those whose rates are not known come last.
+        let key = |task: &TaskUse| (task.rates.is_some(), task.key(order));
+        let compare = |a: &TaskUse, b: &TaskUse| {
+            let ((a_rated, a_key), (b_rated, b_key)) = (key(a), key(b));
+            b_rated.cmp(&a_rated).then(b_key.total_cmp(&a_key)).then(a.tid.cmp(&b.tid))
+        };
+        match level {
+            Level::Thread => {
+                let mut threads: Vec<&TaskUse> = self.threads.iter().collect();
+                threads.sort_unstable_by(|a, b| compare(a, b));
+                threads.into_iter().take(limit).cloned().collect()
+            }
+            Level::Process => {
+                let mut processes = self.whole_processes();
+                processes.sort_unstable_by(compare);
+                processes.truncate(limit);
+                processes
+            }
+        }
     }
 
     fn whole_processes(&self) -> Vec<TaskUse> {
@@ -281,12 +368,14 @@ impl Processes {
             }
         }
         for process in &mut processes {
-            let Some(time) = self.processes.get(&process.pid) else { continue };
+            let Some((time, grew)) = self.processes.get(&process.pid) else { continue };
             // Two ticks may lie between what is counted in ticks and the truth.
-            let time = *time - TICK - TICK;
-            match &mut process.rates {
-                Some(rates) => rates.cpu_ratio = rates.cpu_ratio.max(ratio(time, self.window_ns)),
-                None => process.counts.cpu_time_ns = process.counts.cpu_time_ns.max(time),
+            match (&mut process.rates, grew) {
+                (Some(rates), Some(grew)) => {
+                    rates.cpu_ratio = rates.cpu_ratio.max(ratio(*grew - TICK - TICK, self.window_ns));
+                }
+                (Some(_), None) => {}
+                (None, _) => process.counts.cpu_time_ns = process.counts.cpu_time_ns.max(*time - TICK - TICK),
             }
         }
         processes
@@ -369,12 +458,14 @@ fn numbers(folder: &Path) -> std::io::Result<Vec<u32>> {
 }
 
 /// None if it has ended meanwhile.
-fn read_thread(folder: &Path, pid: u32, tid: u32) -> Option<TaskUse> {
+fn read_thread(folder: &Path, pid: u32, tid: u32, depth: Depth<'_>) -> Option<TaskUse> {
     let stat = Stat::parse(&read_text(&folder.join("stat")).ok()?)?;
-    let schedstat = read_text(&folder.join("schedstat")).ok();
-    let schedstat = schedstat.and_then(|text| Schedstat::from_read(text.as_bytes()).ok());
-    let status = read_text(&folder.join("status")).unwrap_or_default();
-    let count = |name| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    let counts = match depth {
+        Depth::States => TaskCounts { cpu_time_ns: stat.time, ..TaskCounts::default() },
+        Depth::Counts(earlier) => {
+            read_counts(folder, stat.time, earlier.and_then(|earlier| earlier.get(&(tid, stat.began))))
+        }
+    };
     Some(TaskUse {
         tid,
         pid,
@@ -386,22 +477,38 @@ fn read_thread(folder: &Path, pid: u32, tid: u32) -> Option<TaskUse> {
         rt_priority: stat.rt_priority,
         last_cpu: stat.last_cpu,
         threads: 1,
-        counts: TaskCounts {
-            cpu_time_ns: schedstat.as_ref().map_or(stat.time, |counted| Nanos(counted.sum_exec_runtime)),
-            wait_ns: schedstat.as_ref().map(|counted| Nanos(counted.run_delay)),
-            timeslices: schedstat.as_ref().map(|counted| counted.pcount),
-            voluntary_switches: count("voluntary_ctxt_switches:"),
-            involuntary_switches: count("nonvoluntary_ctxt_switches:"),
-        },
+        counts,
         rates: None,
         began: stat.began,
     })
 }
 
-/// The path of the hierarchy of version 2: the line with the number 0 (cgroups(7)).
-fn cgroup(path: &Path) -> Option<String> {
-    let text = read_text(path).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+/// Those of a thread, whose CPU time by `stat` is `time`.
+fn read_counts(folder: &Path, time: Nanos, before: Option<&TaskCounts>) -> TaskCounts {
+    let schedstat = read_text(&folder.join("schedstat")).ok();
+    let schedstat = schedstat.and_then(|text| Schedstat::from_read(text.as_bytes()).ok());
+    let counts = TaskCounts {
+        cpu_time_ns: schedstat.as_ref().map_or(time, |counted| Nanos(counted.sum_exec_runtime)),
+        wait_ns: schedstat.as_ref().map(|counted| Nanos(counted.run_delay)),
+        timeslices: schedstat.as_ref().map(|counted| counted.pcount),
+        ..TaskCounts::default()
+    };
+    // `status` is the dearest of the three. Who did not run cannot have left a CPU; where nothing is counted, all are zero.
+    let is_same = |before: &&TaskCounts| {
+        before.timeslices == counts.timeslices
+            && before.cpu_time_ns == counts.cpu_time_ns
+            && counts.timeslices > Some(0)
+    };
+    if let Some(TaskCounts { voluntary_switches, involuntary_switches, .. }) = before.filter(is_same).copied() {
+        return TaskCounts { voluntary_switches, involuntary_switches, ..counts };
+    }
+    let status = read_text(&folder.join("status")).unwrap_or_default();
+    let count = |name| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    TaskCounts {
+        voluntary_switches: count("voluntary_ctxt_switches:"),
+        involuntary_switches: count("nonvoluntary_ctxt_switches:"),
+        ..counts
+    }
 }
 
 /// What is of use in a line of `do_task_stat()` in `fs/proc/array.c`. Read here and not by a library, for the name may hold
@@ -442,13 +549,13 @@ impl Stat {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::tests::write;
     use super::*;
     use proptest::prelude::*;
 
     /// Fields 3 to 41 of a stat line.
-    fn stat(tid: u32, comm: &str, state: char, ticks: u64, began: u64, cpu: u16, policy: u8) -> String {
+    pub(super) fn stat(tid: u32, comm: &str, state: char, ticks: u64, began: u64, cpu: u16, policy: u8) -> String {
         let zeros = |count| "0 ".repeat(count);
         format!(
             "{tid} ({comm}) {state} {}{ticks} 0 {}-5 1 0 {began} {}{cpu} 0 {policy} 0\n",
@@ -458,10 +565,10 @@ mod tests {
         )
     }
 
-    struct Proc(tempfile::TempDir);
+    pub(super) struct Proc(pub(super) tempfile::TempDir);
 
     impl Proc {
-        fn thread(&self, pid: u32, tid: u32, stat: &str, schedstat: Option<&str>, switches: (u64, u64)) {
+        pub(super) fn thread(&self, pid: u32, tid: u32, stat: &str, schedstat: Option<&str>, switches: (u64, u64)) {
             let folder = format!("proc/{pid}/task/{tid}");
             let set = |name: &str, text: &str| write(self.0.path(), &format!("{folder}/{name}"), text);
             set("stat", stat);
@@ -476,12 +583,12 @@ mod tests {
                 write(self.0.path(), &format!("proc/{pid}/stat"), stat);
             }
         }
-        fn read(&self, at: u64) -> Processes {
+        pub(super) fn read(&self, at: u64) -> Processes {
             Processes { read_at_ns: Nanos(at), ..Processes::read(self.0.path()).unwrap() }
         }
     }
 
-    fn two_processes() -> Proc {
+    pub(super) fn two_processes() -> Proc {
         let proc = Proc(tempfile::tempdir().unwrap());
         write(proc.0.path(), "proc/version", "not a process");
         proc.thread(7, 7, &stat(7, "a) (b", 'S', 3, 50, 1, 0), Some("30000000 5000 4\n"), (10, 1));
@@ -537,6 +644,34 @@ mod tests {
         let now = proc.read(200_000_000).since(&omitted);
         let threads = now.top(proc.0.path(), Level::Thread, Order::CpuTime, 10);
         assert_eq!(threads.iter().filter(|task| task.rates.is_none()).count(), 1, "it may have been there");
+    }
+
+    #[test]
+    fn who_did_not_run_is_not_read_again_and_who_did_is() {
+        let proc = two_processes();
+        let before = proc.read(0);
+        let path = |tid: u32| proc.0.path().join(format!("proc/7/task/{tid}/status"));
+        proc.thread(7, 9, &stat(9, "worker", 'S', 1, 60, 300, 1), Some("10000500 1000 2\n"), (4, 1));
+        std::fs::remove_file(path(7)).unwrap();
+        let root = proc.0.path();
+        let now = Processes::read_after(root, &before).unwrap();
+        let counts = |all: &Processes, tid: u32| all.threads.iter().find(|task| task.tid == tid).unwrap().counts;
+        assert_eq!(counts(&now, 7), counts(&before, 7), "it did not run: its status is not opened");
+        assert_eq!(counts(&now, 9).voluntary_switches, Some(4), "its time went on, though it kept its CPU");
+        // What has rates can be the reading before as well, as it is.
+        let whole = |all: &Processes| all.first(Level::Process, Order::CpuTime, 10);
+        let again = Processes::read_after(root, &now).unwrap();
+        assert!(whole(&again).iter().all(|task| task.rates.unwrap().cpu_ratio == 0.0), "{again:?}");
+        // Another life of the id, or a kernel that counts nothing: all is read.
+        proc.thread(7, 7, &stat(7, "new", 'S', 3, 51, 1, 0), Some("30000000 5000 4\n"), (1, 1));
+        proc.thread(7, 9, &stat(9, "worker", 'S', 1, 60, 300, 1), Some("0 0 0\n"), (6, 1));
+        let zeros = Processes::read_after(root, &now).unwrap();
+        assert_eq!(counts(&zeros, 7).voluntary_switches, Some(1));
+        proc.thread(7, 9, &stat(9, "worker", 'S', 1, 60, 300, 1), Some("0 0 0\n"), (7, 1));
+        assert_eq!(counts(&Processes::read_after(root, &zeros).unwrap(), 9).voluntary_switches, Some(7));
+        let states = Processes::read_states(root).unwrap();
+        let known = TaskCounts { cpu_time_ns: Nanos(30_000_000), ..TaskCounts::default() };
+        assert_eq!((states.threads(), counts(&states, 7)), (3, known));
     }
 
     #[test]

@@ -107,6 +107,51 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn the_newest_part_is_as_good_as_all_of_the_window(seed in 0..1_000u64, part in 0.0..1.1f64) {
+        let (meta, _, window) = host(seed, 0.0, 0.0, options(u64::MAX / 4, 1 << 30));
+        let length = (meta.ended.unwrap() - meta.started).0 as f64;
+        let from = meta.started + Nanos((length * part) as u64);
+        let (all, newest) = (window.source(), window.source_since(from));
+        prop_assert!(newest.meta().started <= from && newest.meta().ended == all.meta().ended);
+        prop_assert!(part < 0.5 || read(&mut newest.clone()).len() < read(&mut all.clone()).len());
+        same(&said(&all, Some(from), &OF_STATES), &said(&newest, Some(from), &OF_STATES))?;
+    }
+
+    #[test]
+    fn who_goes_on_reads_what_they_would_who_begin_anew(
+        seed in 0..1_000u64,
+        asked in prop::collection::vec((0..8usize, 0.0..1.1f64), 1..40),
+        length in 0.1..1.2f64,
+    ) {
+        let (meta, batches, _) = host(seed, 0.01, 0.05, options(u64::MAX / 4, 1 << 30));
+        let whole = (meta.ended.unwrap() - meta.started).0 as f64;
+        let options = options((whole * length) as u64, 1 << 30);
+        let (goes_on, mut batches) = (Window::new(options).unwrap(), batches.iter());
+        goes_on.clone().begin(&meta).unwrap();
+        let anew = |fed: &[&Batch]| {
+            let window = Window::new(options).unwrap();
+            window.clone().begin(&meta).unwrap();
+            fed.iter().for_each(|batch| window.clone().batch(batch).unwrap());
+            window
+        };
+        let mut fed = Vec::new();
+        for (more, back) in asked {
+            for batch in batches.by_ref().take(more) {
+                goes_on.clone().batch(batch).unwrap();
+                fed.push(batch);
+            }
+            let covers = goes_on.covers().window;
+            let from = covers.until_ns - Nanos((whole * back * back / 4.0) as u64);
+            let (mut one, mut other) = (goes_on.source_since(from), anew(&fed).source_since(from));
+            prop_assert_eq!(one.meta().started, other.meta().started);
+            prop_assert_eq!(read(&mut one), read(&mut other));
+        }
+    }
+}
+
 /// The window as a trace.
 #[cfg(feature = "trace")]
 fn written(window: &Window) -> (tempfile::TempDir, std::path::PathBuf) {

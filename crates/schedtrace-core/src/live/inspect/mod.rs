@@ -31,7 +31,7 @@ pub use attachments::Attachment;
 pub use dump::{CpuValue, MapEntry, MapPage, MapRef, dump_map};
 pub use holders::Holder;
 pub use maps::{Map, MapTypes, maps};
-pub use programs::{Program, Programs, Runs, programs};
+pub use programs::{Program, ProgramWatch, Programs, Runs, programs};
 pub use support::{Feature, Rights, Support, support};
 
 use libbpf_rs::{ErrorKind, MapHandle};

@@ -1,7 +1,8 @@
 //! The programs that are loaded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions, ProgramInfo};
 use serde::Serialize;
@@ -164,12 +165,7 @@ pub fn programs() -> Result<Programs> {
         is_schedtrace: ours.contains(&info.btf_id),
         tag: hex(&info.tag.0),
         attachments: attachments.remove(&info.id).unwrap_or_default(),
-        runs: Runs {
-            run_count: info.run_cnt,
-            run_time_ns: Nanos(info.run_time_ns),
-            run_time_known: run_times_known || info.run_cnt > 0,
-            recursion_misses: info.recursion_misses,
-        },
+        runs: runs_of(&info, run_times_known),
         jited_bytes: sizes.jited,
         translated_bytes: sizes.translated,
         verified_instructions: info.verified_insns,
@@ -181,6 +177,78 @@ pub fn programs() -> Result<Programs> {
     };
     let programs = infos.into_iter().map(program).collect();
     Ok(Programs { run_times_known, holders_known: holders.complete, programs })
+}
+
+/// Reads the loaded programs again and again: how often they ran each time, and the rest when programs came or went, or some
+/// seconds after it was read last. What they are attached to and who holds them takes the most time, and changes seldom.
+///
+/// ```no_run
+/// use schedtrace_core::live::inspect::ProgramWatch;
+/// let mut watch = ProgramWatch::default();
+/// let before = watch.read()?;
+/// std::thread::sleep(std::time::Duration::from_secs(1));
+/// let now = watch.read()?;
+/// println!("{} programs, then {}", before.programs.len(), now.programs.len());
+/// # Ok::<(), schedtrace_core::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ProgramWatch {
+    known: Option<(Instant, Programs)>,
+}
+
+impl ProgramWatch {
+    /// All is read again after this.
+    pub const WHOLE_AFTER: Duration = Duration::from_secs(10);
+
+    /// Every program that is loaded, by id.
+    ///
+    /// ```no_run
+    /// use schedtrace_core::live::inspect::ProgramWatch;
+    /// println!("{} programs are loaded", ProgramWatch::default().read()?.programs.len());
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotShown`](crate::Error::NotShown) without `CAP_SYS_ADMIN`.
+    pub fn read(&mut self) -> Result<Programs> {
+        if let Some((at, mut known)) = self.known.take().filter(|(at, _)| at.elapsed() < Self::WHOLE_AFTER) {
+            may_look()?;
+            let run_times_known = are_runs_counted(Path::new("/proc"));
+            let runs = ProgInfoIter::default().map(|info| (info.id, runs_of(&info, run_times_known)));
+            if known.ran(&runs.collect(), run_times_known) {
+                self.known = Some((at, known.clone()));
+                return Ok(known);
+            }
+        }
+        let found = programs()?;
+        self.known = Some((Instant::now(), found.clone()));
+        Ok(found)
+    }
+}
+
+impl Programs {
+    /// Takes how often they ran now; false if these are others.
+    fn ran(&mut self, runs: &BTreeMap<u32, Runs>, run_times_known: bool) -> bool {
+        let is_same = runs.len() == self.programs.len()
+            && self.programs.iter_mut().all(|program| match runs.get(&program.id) {
+                Some(runs) => {
+                    program.runs = *runs;
+                    true
+                }
+                None => false,
+            });
+        self.run_times_known = run_times_known;
+        is_same
+    }
+}
+
+fn runs_of(info: &ProgramInfo, run_times_known: bool) -> Runs {
+    Runs {
+        run_count: info.run_cnt,
+        run_time_ns: Nanos(info.run_time_ns),
+        run_time_known: run_times_known || info.run_cnt > 0,
+        recursion_misses: info.recursion_misses,
+    }
 }
 
 struct Sizes {
@@ -208,4 +276,34 @@ fn name_of(info: &ProgramInfo, types: &Types) -> String {
 /// Whether the kernel counts what programs do (`kernel.bpf_stats_enabled`).
 fn are_runs_counted(proc: &Path) -> bool {
     read_text(&proc.join("sys/kernel/bpf_stats_enabled")).is_ok_and(|text| text != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_programs_are_told_by_their_ids_and_run_on() {
+        let program = |id| Program { id, name: format!("p{id}"), ..Program::default() };
+        let ran = |run_count| Runs { run_count, run_time_known: true, ..Runs::default() };
+        let mut known = Programs { programs: vec![program(2), program(5)], ..Programs::default() };
+        assert!(known.ran(&[(2, ran(7)), (5, ran(8))].into(), true));
+        let told: Vec<_> = known.programs.iter().map(|program| (&*program.name, program.runs.run_count)).collect();
+        assert_eq!(told, [("p2", 7), ("p5", 8)]);
+        assert!(known.run_times_known);
+        assert!(!known.clone().ran(&[(2, ran(7)), (6, ran(1))].into(), true), "one went, another came");
+        assert!(!known.clone().ran(&[(2, ran(7))].into(), true), "one went");
+        assert!(!known.clone().ran(&[(2, ran(7)), (5, ran(8)), (6, ran(1))].into(), true), "one came");
+    }
+
+    #[test]
+    fn live_what_is_watched_is_what_is_there() {
+        let mut watch = ProgramWatch::default();
+        let whole = watch.read().unwrap();
+        let again = watch.read().unwrap();
+        let ids = |found: &Programs| found.programs.iter().map(|program| program.id).collect::<Vec<_>>();
+        // Others may load programs meanwhile.
+        assert!(ids(&whole).iter().any(|id| ids(&again).contains(id)) || ids(&whole).is_empty());
+        assert!(watch.known.is_some());
+    }
 }
