@@ -273,7 +273,6 @@ impl Depth {
             rows.push(Row { target, depth: 0, cells });
         }
         rows.sort_by(|a, b| b.cells[1].compare(&a.cells[1]));
-        let _ = cx;
         Sheet::new("when it did not run", DELAYS, rows).or("it was never off the CPU in this time")
     }
 
