@@ -81,7 +81,7 @@ if is_wanted mcp; then
         "$results" "$rounds"
 fi
 if is_wanted top; then
-    scripts/setup.sh linux-perf python3-venv
+    scripts/setup.sh linux-perf stress-ng python3-venv
     venv 'pyte==0.8.2'
     cargo bench --quiet --locked -p schedtrace-tui --bench frame
     cargo build --release --locked --quiet -p schedtrace

@@ -26,7 +26,7 @@ SESSION = [
     ("", "all of it", 3.0),
     ("Down", "", 0.3),
     ("Down", "", 1.0),
-    ("2", "OFF-CPU", 1.8),
+    ("2", "WAKEUPS", 1.8),
     ("text:>>", "", 1.2),
     ("/", "only rows with", 0.6),
     ("text:p99_wait > 8ms", "only rows with p99_wait > 8ms", 0.8),

@@ -44,15 +44,15 @@ else
     tests=("vm vm_")
 fi
 cargo build --quiet --locked -p schedtrace
-# crate PACKAGE: its test programs, a line for each, with their names.
+# crate PACKAGE [OPTION...]: its test programs, a line for each, with their names.
 crate() {
-    cargo test --quiet --locked -p "$1" --no-run --message-format=json |
+    cargo test --quiet --locked -p "$@" --no-run --message-format=json |
         sed -n 's/.*"kind":\["\(lib\|test\)"\].*"name":"\([a-z_-]*\)".*"executable":"\([^"]*\)".*/\2 \3/p'
 }
 [ -n "${VM_RUN:-}" ] || {
     crate schedtrace-core
     crate schedtrace-mcp | sed 's/^/mcp-/'
-    crate schedtrace-tui | sed 's/^/tui-/'
+    crate schedtrace-tui --features live | sed 's/^/tui-/'
 } >"$out/binaries"
 strip -o "$out/schedtrace" "$CARGO_TARGET_DIR/debug/schedtrace"
 cargo build --quiet --locked -p schedtrace-core --features live --example two_queues
@@ -93,9 +93,13 @@ if [ ! -s "$out/output" ]; then
     die "the virtual machine said nothing: see its console above"
 fi
 cat "$out/output"
-read -r passed failed < <(awk '
-    /^test result: / { passed += $4; failed += $6 }
-    END { print passed + 0, failed + 0 }' "$out/output")
+read -r passed failed empty < <(awk '
+    /^test result: / { passed += $4; failed += $6; empty += $4 + $6 == 0 }
+    END { print passed + 0, failed + 0, empty + 0 }' "$out/output")
+if [ "$empty" != 0 ]; then
+    echo "$empty of the programs had no test to run: was a feature left out?"
+    failed=$((failed + empty))
+fi
 if ! grep -qx finished "$out/output"; then
     tail -n 20 "$out/console"
     echo "the virtual machine did not come to the end of its tests"

@@ -200,20 +200,22 @@ def screens():
     if not file.exists():
         return
     told = json.loads(file.read_text())
-    replay, live, millions = told["replay"], told["live"], f"{told['events'] / 1e6:.1f} M events"
+    replay, millions = told["replay"], f"{told['events'] / 1e6:.1f} M events"
     yield [f"terminal UI, {millions}: from its start to the first screen with figures", spread(replay["first"], "{:.2f} s".format), "1 s",
            max(replay["first"]) <= 1]
     yield [f"terminal UI, {millions}: from a key that seeks to the screen of the other second",
            spread(replay["seek"], "{:.3f} s".format) + f", at most {max(replay['seek']):.3f} s", "200 ms", max(replay["seek"]) <= 0.2]
     yield [f"terminal UI, {millions}: its memory at most", f"{max(replay['peak']) / MIB:.0f} MiB", "-", True]
-    beyond = live["cpu"] - live["collecting"]
-    yield [f"terminal UI, live, {live['events'] / live['seconds']:,.0f} events/s: CPU time beyond collecting, of one core",
-           f"{beyond:.1%}; with collecting {live['cpu']:.1%}", "15% at 100,000 events/s", beyond <= 0.15]
-    yield ["terminal UI, meanwhile: from a key until the screen changes",
-           spread(live["delays"], "{:.3f} s".format) + f", at most {max(live['delays']):.3f} s", "50 ms", max(live["delays"]) <= 0.05]
-    first, *_, last = live["memory"]
-    yield [f"terminal UI, meanwhile: memory after {live['memory_s'][0]} and {live['memory_s'][-1]} seconds",
-           f"{first / MIB:.0f} and {last / MIB:.0f} MiB", "bounded", last <= 1.1 * first]
+    for live in told["live"].values():
+        beyond, rate = live["cpu"] - live["collecting"], live["switches"] / live["seconds"]
+        at = f"terminal UI, live, {rate:,.0f} switches/s and their wakings"
+        yield [f"{at}: CPU time beyond collecting, of one core", f"{beyond:.1%}; with collecting {live['cpu']:.1%}",
+               "15% at 100,000 events/s", beyond <= 0.15]
+        yield [f"{at}: from a key until the screen changes",
+               spread(live["delays"], "{:.3f} s".format) + f", at most {max(live['delays']):.3f} s", "50 ms", max(live["delays"]) <= 0.05]
+        first, *_, last = live["memory"]
+        yield [f"{at}: memory after {live['memory_s'][0]} and {live['memory_s'][-1]} seconds",
+               f"{first / MIB:.0f} and {last / MIB:.0f} MiB", "bounded", last <= 1.1 * first]
 
 
 def curve():

@@ -1,8 +1,8 @@
 """Measures the terminal UI on a terminal of its own: top.py PROGRAM RESULTS [ROUNDS [TRACE]]
 
 On a recorded trace of ten million events: from the start of the program until its first screen has figures, and from a key that seeks
-until the screen shows the other time. Live, while two tasks wake each other as fast as they can: the CPU time that it
-takes, how long a key takes until the screen changes, and its memory from minute to minute. Needs the package `pyte`, which reads the
+until the screen shows the other time. Live, at about 100,000 events/s, and while two tasks wake each other as fast as they
+can: the CPU time that it takes, how long a key takes until the screen changes, and its memory from minute to minute. Needs the package `pyte`, which reads the
 screen. Leaves top.json in RESULTS, of which page.py makes rows.
 """
 
@@ -32,6 +32,9 @@ SEEKS, KEYS = 10, 40
 # Long enough for the window that is kept, of thirty seconds, to be full before memory is looked at.
 LIVE_S, MEMORY_S = 20, [60, 90, 120]
 PATIENCE_S = 120
+# Two tasks on one CPU that wake each other: a switch and a waking each time, so many times a second, and as often as they can.
+LOADS = {"steady": ["stress-ng", "--quiet", "--switch", "1", "--switch-freq", "25000", "--taskset", "1"],
+         "most": ["taskset", "-c", "1", "perf", "bench", "sched", "pipe", "-l", "1000000000"]}
 # Threads that take events from the kernel and bring them in order, as `schedtrace record` has them.
 COLLECTING = ("st-lifecycle", "st-merge", "st-shard")
 WINDOW = re.compile(r" from ([0-9.]+) s to ([0-9.]+) s")
@@ -135,9 +138,9 @@ def switches():
     return int(re.search(r"^ctxt (\d+)$", Path("/proc/stat").read_text(), re.M)[1])
 
 
-def live():
-    load = subprocess.Popen(["taskset", "-c", "1", "perf", "bench", "sched", "pipe", "-l", "1000000000"],
-                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def live(command):
+    load = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                            start_new_session=True)
     screen = None
     try:
         screen = Screen("--user", "root")
@@ -148,7 +151,7 @@ def live():
         before, switched, began = screen.cpu_s(), switches(), time.monotonic()
         while time.monotonic() < began + LIVE_S:
             screen.read(0.1)
-        seconds, after, events = time.monotonic() - began, screen.cpu_s(), switches() - switched
+        seconds, after, switched = time.monotonic() - began, screen.cpu_s(), switches() - switched
         cpu, collecting = ((now - then) / seconds for now, then in zip(after, before))
         shown = screen.text()
         delays = []
@@ -168,12 +171,12 @@ def live():
         screen.end()
         screen = None
     finally:
-        # Both of its processes.
+        # All of its processes.
         os.killpg(load.pid, signal.SIGKILL)
         load.wait()
         if screen:
             os.kill(screen.pid, signal.SIGKILL)
-    return {"seconds": seconds, "events": events, "cpu": cpu, "collecting": collecting, "delays": delays, "memory": memory,
+    return {"seconds": seconds, "switches": switched, "cpu": cpu, "collecting": collecting, "delays": delays, "memory": memory,
             "memory_s": MEMORY_S, "screen": shown}
 
 
@@ -185,13 +188,15 @@ def main():
         if events < EVENTS:
             sys.exit(f"{trace} has {events:,} events and not {EVENTS:,}: nothing is measured of it")
         told = {"events": events, "replay": replay(trace)}
-    told["live"] = live()
+    told["live"] = {name: live(command) for name, command in LOADS.items()}
     results.mkdir(parents=True, exist_ok=True)
     (results / "top.json").write_text(json.dumps(told, indent=1))
     middle = {name: statistics.median(values) for name, values in told["replay"].items()}
-    print(middle, {key: value for key, value in told["live"].items() if key not in ("delays", "screen")})
-    print("keys:", statistics.median(told["live"]["delays"]), max(told["live"]["delays"]))
-    print(told["live"]["screen"])
+    print(middle)
+    for name, figures in told["live"].items():
+        print(name, {key: value for key, value in figures.items() if key not in ("delays", "screen")})
+        print("keys:", statistics.median(figures["delays"]), max(figures["delays"]))
+        print(figures["screen"])
 
 
 main()

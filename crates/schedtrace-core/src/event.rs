@@ -20,8 +20,8 @@ pub use choose::{EventGroup, Kinds, UnknownKind};
 pub(crate) use field::choice;
 pub(crate) use field::text;
 pub use field::{Address, BlockOp, FieldInfo, FieldType, Ipi, Name, NameId, Policy, Softirq, Values};
-pub use filter::{BadFilter, EventFilter, KindFilters};
-pub(crate) use filter::{cut, number};
+pub(crate) use filter::cut;
+pub use filter::{BadFilter, Condition, EventFilter, KindFilters, Operator, Pattern, Quantity, Unit};
 pub use kinds::*;
 pub(crate) use loss::LossCounts;
 #[cfg(test)]

@@ -20,7 +20,13 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 use rustix::thread::{MembarrierCommand, gettid};
+#[cfg(feature = "machine")]
+use schedtrace_core::analysis::{self, Options, Study, SystemUse};
 use schedtrace_core::live::CollectorBuilder;
+#[cfg(feature = "machine")]
+use schedtrace_core::system::stats::{SystemCpu, SystemMemory, SystemNetwork};
+#[cfg(feature = "machine")]
+use schedtrace_core::{Batch, MemorySource, Name};
 use schedtrace_core::{
     BlockComplete, BlockInsert, BlockIssue, CpuIdle, CredChange, EventGroup, EventKind, FutexWait, FutexWake, IpiEntry,
     IpiSend, IrqEntry, IrqExit, Kind, MajorFault, NameId, Nanos, PrioChange, SoftirqEntry, SoftirqExit, SoftirqRaise,
@@ -699,6 +705,51 @@ fn live_samples_are_what_procfs_says() {
     let (first, last) = (recorded.events.first().unwrap(), recorded.events.last().unwrap());
     assert_eq!((first.kind.kind(), first.ts), (Kind::TraceStarted, recorded.meta.started));
     assert_eq!((last.kind.kind(), Some(last.ts + Nanos(1))), (Kind::TraceStopped, recorded.meta.ended));
+}
+
+#[cfg(feature = "machine")]
+#[test]
+fn live_what_the_machine_counted_is_what_procfs_says() {
+    let read = || (SystemNetwork::read(Path::new("/")).unwrap(), SystemMemory::read(Path::new("/")).unwrap());
+    let lo = |network: &SystemNetwork| network.interfaces.iter().find(|one| one.name == "lo").unwrap().clone();
+    let (before, memory) = read();
+    let builder = group(EventGroup::System).sample_interval(Duration::from_millis(100));
+    let (recorded, ()) = record(builder, || {
+        thread::sleep(Duration::from_millis(250));
+        // Onto the loopback interface, and from there back.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..100 {
+            socket.send_to(&[7; 1_000], socket.local_addr().unwrap()).unwrap();
+        }
+        thread::sleep(Duration::from_millis(400));
+    });
+    let (after, memory_after) = read();
+    let names = recorded.names.iter().map(|(&id, text)| Name::new(id, Nanos::ZERO, text.as_bytes())).collect();
+    let until = recorded.meta.ended.unwrap();
+    let batch = Batch { until, events: recorded.events.clone(), names, ..Batch::default() };
+    let mut source = MemorySource::new(recorded.meta.clone(), [batch]);
+    let report = analysis::run(&mut source, Study::<SystemUse>::new(Options::default())).unwrap().answer;
+    assert_eq!(report.others, 0);
+
+    let used = report.memory.unwrap();
+    assert_eq!(used.total_bytes.unwrap().now, memory.total_bytes);
+    let faults = used.page_faults.unwrap();
+    assert!((memory.page_faults..=memory_after.page_faults).contains(&faults.now), "{faults:?}");
+    let network = report.network.unwrap();
+    assert!(network.at.samples >= 5, "{:?}", network.at);
+    let row = network.interfaces.iter().find(|one| one.name == "lo").unwrap();
+    let (received, sent) = (row.received_bytes.unwrap(), row.sent_packets.unwrap());
+    let (before, after) = (lo(&before), lo(&after));
+    assert!((before.received_bytes..=after.received_bytes).contains(&received.now), "{received:?}");
+    assert!((before.sent_packets..=after.sent_packets).contains(&sent.now), "{sent:?}");
+    assert!(received.growth >= 100_000 && received.growth <= after.received_bytes - before.received_bytes);
+    assert!(sent.growth >= 100 && (row.gone, row.resets) == (false, 0), "{row:?}");
+
+    let cpus = report.cpus.unwrap();
+    assert_eq!(cpus.cpus.len(), SystemCpu::read(Path::new("/")).unwrap().cpus.len());
+    let total = cpus.total.unwrap();
+    assert!((0.0..=1.0).contains(&total.busy_ratio) && total.counted_ns > Nanos::ZERO, "{total:?}");
+    assert!(cpus.context_switches.unwrap().growth > 0 && report.load.unwrap().tasks.unwrap().now > 1);
 }
 
 #[test]

@@ -86,7 +86,8 @@ fn record_and_balance(
     assert_eq!(runs.len(), kinds.clone().count(), "every program was found");
     for (kind, (name, program)) in kinds.zip(runs) {
         assert!(kind.name().starts_with(&name), "{kind}: {name}");
-        assert!(program.ran > 0, "{kind}: its program is attached");
+        // Nobody takes a CPU off line here.
+        assert!(program.ran > 0 || kind == Kind::HotplugExit, "{kind}: its program is attached");
         let accounts = recorded.meta.accounts.iter().filter(|account| account.kind == kind);
         let counted: u64 = accounts.map(|account| account.emitted + account.passed_over).sum();
         assert_eq!(program.ran, counted, "{kind}: runs by the kernel's count, and by the program's own");

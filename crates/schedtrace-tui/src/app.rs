@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ratatui::Frame;
-use schedtrace_core::analysis::GroupBy;
+use schedtrace_core::analysis::{GroupBy, ReportName};
 use schedtrace_core::{Error, Kind, Nanos, Result};
 
 pub(crate) use self::out::{What, Wish};
@@ -137,12 +137,13 @@ impl App {
     ///
     /// # Errors
     /// If no thread can be started; [`Error::Invalid`] if the settings name a view, a key or something to do that there is not.
-    pub fn new(origin: Origin, settings: Settings) -> Result<Self> {
+    pub fn new(mut origin: Origin, settings: Settings) -> Result<Self> {
         settings.check()?;
         let engine = Engine::start(origin.store().clone())?;
         let theme = Theme::new(settings.look, settings.ascii);
         let range = if origin.is_live() { newest(settings.interval) } else { Range::All };
-        let sampler = origin.is_here().then(|| Sampler::start("/".into(), engine.ring()?)).transpose()?;
+        let helper = origin.take_helper();
+        let sampler = origin.is_here().then(|| Sampler::start("/".into(), helper, engine.ring()?)).transpose()?;
         let (bindings, left) = Bindings::chosen(&settings.keys).map_err(Error::Invalid)?;
         let left: Vec<_> = left.iter().map(|action| format!("`{}`", action.name())).collect();
         let message = (!left.is_empty())
@@ -373,7 +374,9 @@ impl App {
     }
 
     fn wants(&self) -> Wants {
-        self.views[self.at].view.wants(self.by, self.width)
+        let wants = self.views[self.at].view.wants(self.by, self.width);
+        // Where the machine itself is asked, nobody looks at samples of it.
+        if self.machine.is_some() { wants.without(ReportName::SystemUse) } else { wants }
     }
 
     fn name(&self) -> Name {
@@ -406,13 +409,14 @@ impl App {
             has_ended,
             failed,
             prompt,
+            time,
             ..
         } = self;
         let shown = &mut views[*at];
         let grid = shown.grids.get(shown.panel);
         let why_filter = match (shown.view.filter(), grid) {
             (None, Some(grid)) if grid.filter.is_empty() => Some(FILTERS.to_owned()),
-            (None, Some(grid)) => grid.why_text.clone(),
+            (None, Some(grid)) => grid.why_not.clone(),
             _ => None,
         };
         let screen = draw::Screen {
@@ -438,7 +442,7 @@ impl App {
             draw::waiting(&screen, theme, frame);
             return;
         };
-        let cx = cx(picture, origin, theme, *by, past, machine.as_ref(), prompt);
+        let cx = cx(picture, origin, theme, *by, past, machine.as_ref(), prompt).marked(time.mark());
         let last = draw::screen(&screen, &cx, shown.view.as_mut(), &mut shown.grids, frame);
         if let Over::Help(at) = over {
             *at = (*at).min(last);
@@ -461,7 +465,7 @@ fn cx<'a>(
     prompt: &'a Prompt,
 ) -> Cx<'a> {
     let (past, without) = (past.windows(), origin.without());
-    Cx { picture, meta: origin.meta(), theme, by, past, machine, prompt, without }
+    Cx { picture, meta: origin.meta(), theme, by, past, machine, prompt, mark: None, without }
 }
 
 /// What can be done whose name or sentence has these words, those whose name begins with them first.

@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use schedtrace_core::analysis::GroupBy;
-use schedtrace_core::{Error, Result};
+use schedtrace_core::{Error, Quantity, Result};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use crate::filter::{Quantity, nearest};
+use crate::filter::nearest;
 use crate::keys::{Action, Key};
 use crate::settings::Settings;
 use crate::theme::Look;

@@ -34,7 +34,7 @@ pub(crate) struct Screen<'a> {
     pub(crate) failed: Option<&'a str>,
     pub(crate) name: Name,
     pub(crate) over: &'a Over,
-    /// What can be typed as a filter, or why it is only a text.
+    /// What can be typed as a filter, or why it leaves nothing out.
     pub(crate) why_filter: Option<&'a str>,
     pub(crate) message: Option<&'a str>,
     pub(crate) bindings: &'a Bindings,
@@ -168,7 +168,11 @@ fn draw_tables(screen: &Screen<'_>, cx: &Cx<'_>, grids: &mut [Grid], frame: &mut
 fn rule_of(sheet: &Sheet, grid: &Grid, sign: &str, theme: &Theme, width: u16) -> String {
     let shown = grid.counted(sheet);
     let of = if shown < sheet.total { format!("{shown} of {}", sheet.total) } else { sheet.total.to_string() };
-    let only = if grid.filter.is_empty() { String::new() } else { format!(", only `{}`", printable(&grid.filter)) };
+    let only = match (grid.filter.as_str(), &grid.why_not) {
+        ("", _) => String::new(),
+        (filter, None) => format!(", only `{}`", printable(filter)),
+        (filter, Some(_)) => format!(", all: `{}` is no condition yet", printable(filter)),
+    };
     let title = format!("{}{sign} {} ({of}{only}) ", theme.glyphs.rule, printable(&sheet.title));
     let left = usize::from(width).saturating_sub(title.chars().count());
     title + &theme.glyphs.rule.repeat(left)

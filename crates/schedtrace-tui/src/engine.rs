@@ -8,21 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use schedtrace_core::analysis::{
-    Analysis, Answered, Completeness, Explain, Explanation, GroupBy, Lanes, OffCpu, OffCpuReport, Options, Report,
-    ReportName, ReportSet, Reports, Sched, Study, Subject, Timeline, TimelineOptions, TimelineReport,
+    Answered, Completeness, Explanation, GroupBy, Lanes, OffCpuReport, Report, ReportName, ReportSet, Subject,
+    TimelineReport,
 };
-use schedtrace_core::{
-    Batch, Error, EventFilter, EventLog, LoggedEvent, Meta, Nanos, OnFull, Pipeline, Poll, Result, Sink, Source, Window,
-};
+use schedtrace_core::{Error, LoggedEvent, Meta, Nanos, Poll, Result, Source, Window};
 
+use crate::asked::{Asked, SoFar, follow, threads};
 use crate::origin::{Events, Store};
 use crate::roster::Roster;
-use crate::slices::{Slice, Slices};
+use crate::slices::Slice;
 
-/// How long nothing may be shown for the first time; then what is known so far is.
-const FIRST_AFTER: Duration = Duration::from_millis(300);
-/// What is known so far is worked out in no more than one part of the time out of so many.
-const SHARE: u32 = 8;
 /// So many rows can be scrolled through.
 pub(crate) const ROWS: usize = 10_000;
 
@@ -82,6 +77,15 @@ impl Wants {
 
     pub(crate) fn report(mut self, by: GroupBy, name: ReportName) -> Self {
         self.reports.entry(by).or_default().insert(name);
+        self
+    }
+
+    /// All but this report.
+    pub(crate) fn without(mut self, name: ReportName) -> Self {
+        self.reports.retain(|_, names| {
+            names.remove(&name);
+            !names.is_empty()
+        });
         self
     }
 }
@@ -145,7 +149,7 @@ pub(crate) struct Picture {
 
 impl Picture {
     /// Of which nothing is known yet.
-    fn new(range: Range, extent: Window) -> Self {
+    pub(crate) fn new(range: Range, extent: Window) -> Self {
         Self {
             range,
             extent,
@@ -160,6 +164,19 @@ impl Picture {
             log: None,
             slices: Vec::new(),
         }
+    }
+
+    /// Both, of the same time.
+    pub(crate) fn with(mut self, other: Self) -> Self {
+        self.scheds.extend(other.scheds);
+        self.reports.extend(other.reports);
+        self.timeline = self.timeline.or(other.timeline);
+        self.explain = self.explain.or(other.explain);
+        self.off_cpu = self.off_cpu.or(other.off_cpu);
+        self.roster = self.roster.or(other.roster);
+        self.log = self.log.or(other.log);
+        self.slices.extend(other.slices);
+        self
     }
 
     /// What is missing of its window, where something was asked that knows.
@@ -306,43 +323,14 @@ impl Worker {
         let extent = self.store.extent()?;
         let (from, until) = ask.range.edges(extent);
         let picture = Picture::new(ask.range, extent);
-        let mut asked = Asked::new(&ask.wants, from, until, extent)?;
-        let mut events = Wanted { events: self.store.read(from, until)?, serial, newest: &self.serial };
+        let parts = Asked::new(&ask.wants, from, until, extent)?.divided(threads());
         // What goes on is over before one looks; and who sees these figures of another time already can wait.
         let is_new = self.shown.as_ref() != Some(&ask.wants) && !matches!(ask.range, Range::Newest(_));
-        asked.so_far = is_new.then(|| SoFar {
-            due: Instant::now() + FIRST_AFTER,
-            serial,
-            picture: picture.clone(),
-            tell: self.tell.clone(),
-            ring: &self.ring,
-        });
-        Pipeline::new().sink("reports", OnFull::Block, &mut asked).run(&mut events)?.into_result()?;
-        Ok((self.serial.load(Ordering::Relaxed) == serial).then(|| asked.picture(picture)))
-    }
-}
-
-/// Tells what is known so far, of what takes long.
-struct SoFar<'a> {
-    due: Instant,
-    serial: u64,
-    picture: Picture,
-    tell: SyncSender<Told>,
-    ring: &'a PipeWriter,
-}
-
-impl SoFar<'_> {
-    /// Tells it, if nothing else is being told.
-    fn tell(&mut self, asked: &Asked<'_>, until: Nanos) -> Result<()> {
-        let began = Instant::now();
-        let window = Window::new(self.picture.window.from_ns, until.max(self.picture.window.from_ns));
-        let picture = asked.picture(Picture { window, is_partial: true, ..self.picture.clone() });
-        if self.tell.try_send(Told { serial: self.serial, answer: Ok(picture) }).is_ok() {
-            let rung = self.ring.write_all(&[0]);
-            rung.map_err(|error| Error::Invalid(format!("cannot write to a pipe: {error}")))?;
-        }
-        self.due = Instant::now() + (began.elapsed() * SHARE).max(FIRST_AFTER);
-        Ok(())
+        let so_far = is_new.then(|| SoFar::new(serial, picture.clone(), parts.len(), self.tell.clone(), &self.ring));
+        let mut events = Wanted { events: self.store.read(from, until)?, serial, newest: &self.serial };
+        let parts = follow(&mut events, parts, so_far.as_ref())?;
+        let is_wanted = self.serial.load(Ordering::Relaxed) == serial;
+        Ok(is_wanted.then(|| parts.iter().fold(picture, |picture, part| part.picture(picture))))
     }
 }
 
@@ -360,181 +348,5 @@ impl Source for Wanted<'_> {
 
     fn poll(&mut self, deadline: Instant) -> Result<Poll> {
         if self.newest.load(Ordering::Relaxed) != self.serial { Ok(Poll::End) } else { self.events.poll(deadline) }
-    }
-}
-
-/// All that a view wants, in one pass.
-#[derive(Default)]
-struct Asked<'a> {
-    so_far: Option<SoFar<'a>>,
-    scheds: Vec<(GroupBy, Sched)>,
-    reports: Vec<(GroupBy, Study<Reports>)>,
-    timeline: Option<Study<Timeline>>,
-    explain: Option<Study<Explain>>,
-    off_cpu: Option<Study<OffCpu>>,
-    roster: Option<Roster>,
-    log: Option<(Log, EventLog)>,
-    slices: Option<Slices>,
-}
-
-impl Asked<'_> {
-    fn new(wants: &Wants, from: Option<Nanos>, until: Option<Nanos>, extent: Window) -> Result<Self> {
-        let options = |by| Options { by, top: ROWS, from, until, ..Options::default() };
-        let scheds = wants.scheds.iter().map(|&by| (by, Sched::new(options(by))));
-        let reports = wants.reports.iter();
-        let reports = reports.map(|(&by, names)| (by, Reports::study(names.iter().copied(), options(by))));
-        let window = Window::new(from.unwrap_or(extent.from_ns), until.unwrap_or(extent.until_ns));
-        let timeline = wants.timeline.map(|lined| {
-            let resolution = Nanos(window.duration_ns.0.div_ceil(u64::from(lined.columns.max(1))).max(1));
-            let drawn = TimelineOptions { lanes: lined.lanes, resolution, subject: lined.subject };
-            Timeline::study(drawn, options(GroupBy::Task))
-        });
-        let explain = wants.explain.map(|who| Explain::study(who, options(GroupBy::Task)));
-        let off_cpu = wants.off_cpu.map(|who| OffCpu::study(Some(who), Nanos::ZERO, options(GroupBy::Task)));
-        let roster = wants.roster.then(|| Roster::new(until));
-        let log = match wants.log.clone() {
-            Some(log) => Some((log.clone(), read_log(&log, from, until)?)),
-            None => None,
-        };
-        let slices = wants.slices.map(|count| Slices::new(window, count));
-        Ok(Self {
-            so_far: None,
-            scheds: scheds.collect(),
-            reports: reports.collect(),
-            timeline,
-            explain,
-            off_cpu,
-            roster,
-            log,
-            slices,
-        })
-    }
-
-    fn each(&mut self, mut with: impl FnMut(&mut dyn Follows)) {
-        self.scheds.iter_mut().for_each(|(_, it)| with(it));
-        self.reports.iter_mut().for_each(|(_, it)| with(it));
-        self.timeline.iter_mut().for_each(|it| with(it));
-        self.explain.iter_mut().for_each(|it| with(it));
-        self.off_cpu.iter_mut().for_each(|it| with(it));
-        self.slices.iter_mut().for_each(|it| with(it));
-    }
-
-    /// What was worked out, in a picture of that time.
-    fn picture(&self, of: Picture) -> Picture {
-        Picture {
-            scheds: self.scheds.iter().map(|(by, it)| (*by, it.report())).collect(),
-            reports: self.reports.iter().map(|(by, it)| (*by, it.report())).collect(),
-            timeline: self.timeline.as_ref().map(Analysis::report),
-            explain: self.explain.as_ref().map(Analysis::report),
-            off_cpu: self.off_cpu.as_ref().map(Analysis::report),
-            roster: self.roster.clone(),
-            log: self.log.as_ref().map(|(of, log)| Logged {
-                of: of.clone(),
-                events: log.events().collect(),
-                total: log.total(),
-            }),
-            slices: self.slices.as_ref().map(Slices::report).unwrap_or_default(),
-            ..of
-        }
-    }
-}
-
-/// What keeps the events that are wanted.
-fn read_log(log: &Log, from: Option<Nanos>, until: Option<Nanos>) -> Result<EventLog> {
-    let until = until.unwrap_or(Nanos::MAX).min(log.until.unwrap_or(Nanos::MAX));
-    let kept = EventLog::new(log.most).between(from.unwrap_or_default(), until);
-    if log.filter.trim().is_empty() {
-        return Ok(kept);
-    }
-    let filter: EventFilter = log.filter.parse().map_err(|why| Error::Invalid(format!("{why}")))?;
-    Ok(kept.filtered(filter))
-}
-
-/// An analysis, whatever it answers.
-trait Follows {
-    fn begin(&mut self, meta: &Meta);
-    fn update(&mut self, batch: &Batch);
-    fn finish(&mut self, meta: &Meta);
-}
-
-impl<A: Analysis> Follows for A {
-    fn begin(&mut self, meta: &Meta) {
-        Analysis::begin(self, meta);
-    }
-
-    fn update(&mut self, batch: &Batch) {
-        Analysis::update(self, batch);
-    }
-
-    fn finish(&mut self, meta: &Meta) {
-        Analysis::finish(self, meta);
-    }
-}
-
-impl Follows for Slices {
-    fn begin(&mut self, meta: &Meta) {
-        Slices::begin(self, meta);
-    }
-
-    fn update(&mut self, batch: &Batch) {
-        Slices::update(self, batch);
-    }
-
-    fn finish(&mut self, meta: &Meta) {
-        Slices::finish(self, meta);
-    }
-}
-
-impl Sink for Asked<'_> {
-    fn begin(&mut self, meta: &Meta) -> Result<()> {
-        self.each(|it| it.begin(meta));
-        Ok(())
-    }
-
-    fn batch(&mut self, batch: &Batch) -> Result<()> {
-        self.each(|it| it.update(batch));
-        self.roster.iter_mut().for_each(|roster| roster.update(batch));
-        self.log.iter_mut().try_for_each(|(_, log)| log.batch(batch))?;
-        if let Some(mut so_far) = self.so_far.take_if(|so_far| Instant::now() >= so_far.due) {
-            so_far.tell(self, batch.until)?;
-            self.so_far = Some(so_far);
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, meta: &Meta) -> Result<()> {
-        self.each(|it| it.finish(meta));
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use schedtrace_core::synthetic::SyntheticHost;
-
-    #[test]
-    fn what_is_known_so_far_is_told_before_all_was_read() {
-        let mut host = SyntheticHost::new().events(50_000).start();
-        let (tell, told) = sync_channel(1);
-        let (mut bell, ring) = std::io::pipe().unwrap();
-        let started = host.meta().started;
-        let extent = Window::new(started, started + Nanos(60_000_000_000));
-        let wants = Wants::default().sched(GroupBy::Cpu);
-        let mut asked = Asked::new(&wants, None, None, extent).unwrap();
-        let picture = Picture::new(Range::All, extent);
-        // At once, and never again.
-        asked.so_far = Some(SoFar { due: Instant::now(), serial: 7, picture: picture.clone(), tell, ring: &ring });
-        Pipeline::new().sink("reports", OnFull::Block, &mut asked).run(&mut host).unwrap().into_result().unwrap();
-        let Told { serial: 7, answer: Ok(first) } = told.try_recv().unwrap() else { panic!("another answer") };
-        let all = asked.picture(picture);
-        assert!(bell.read(&mut [0]).is_ok_and(|rung| rung == 1));
-        assert!(first.is_partial && !all.is_partial);
-        assert!(
-            first.window.until_ns > started && first.window.until_ns < all.sched(GroupBy::Cpu).unwrap().window.until_ns
-        );
-        let waits = |picture: &Picture| picture.sched(GroupBy::Cpu).unwrap().run_queue.total.wait.count;
-        assert!(waits(&first) > 0 && waits(&first) < waits(&all), "{} of {}", waits(&first), waits(&all));
-        assert_eq!(waits(&all), host.truth().waits);
     }
 }

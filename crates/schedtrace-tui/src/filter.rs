@@ -1,13 +1,9 @@
 //! Which rows of a table somebody wants to see: those with a text, or those that meet conditions, written as the filters of
 //! events are (`schedtrace_core::EventFilter`).
 
-use regex::{Regex, RegexBuilder};
-use schedtrace_core::Nanos;
+use schedtrace_core::{BadFilter, Condition, Nanos, Operator, Pattern, Quantity, Unit};
 
 use crate::sheet::{Head, Row, Value};
-
-/// The memory that a pattern may take, in bytes.
-const PATTERN_BYTES: usize = 1 << 18;
 
 /// A text that has to stand in a row, or conditions that all have to hold: `p99 > 1ms and who ~ nginx`. Between them stands
 /// `and`, `&&` or a comma.
@@ -26,119 +22,34 @@ pub(crate) enum RowFilter {
 #[derive(Clone, Debug)]
 pub(crate) struct Term {
     column: usize,
-    comparison: Comparison,
+    operator: Operator,
     wanted: Wanted,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    Equal,
-    Unequal,
-    Less,
-    AtMost,
-    More,
-    AtLeast,
-    Matches,
-    MatchesNot,
-}
-
-/// Longer ones first: `>=` begins with `>`.
-const COMPARISONS: [(&str, Comparison); 9] = [
-    (">=", Comparison::AtLeast),
-    ("<=", Comparison::AtMost),
-    ("==", Comparison::Equal),
-    ("!=", Comparison::Unequal),
-    ("!~", Comparison::MatchesNot),
-    ("~", Comparison::Matches),
-    (">", Comparison::More),
-    ("<", Comparison::Less),
-    ("=", Comparison::Equal),
-];
-
 #[derive(Clone, Debug)]
 enum Wanted {
-    Pattern(Regex),
+    Pattern(Pattern),
     /// The text, and the number that it is if it is one.
     Is(String, Option<Quantity>),
 }
 
-/// A number with what it is of.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Quantity {
-    number: f64,
-    of: Of,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
-    Plain,
-    /// The number is in nanoseconds.
-    Time,
-    /// The number is in bytes.
-    Bytes,
-    /// The number is in percents.
-    Percent,
-}
-
-const UNITS: [(&str, f64, Of); 19] = [
-    ("ns", 1.0, Of::Time),
-    ("us", 1e3, Of::Time),
-    ("µs", 1e3, Of::Time),
-    ("ms", 1e6, Of::Time),
-    ("s", 1e9, Of::Time),
-    ("min", 60e9, Of::Time),
-    ("h", 3600e9, Of::Time),
-    ("KiB", 1024.0, Of::Bytes),
-    ("MiB", 1_048_576.0, Of::Bytes),
-    ("GiB", 1_073_741_824.0, Of::Bytes),
-    ("TiB", 1_099_511_627_776.0, Of::Bytes),
-    ("PiB", 1_125_899_906_842_624.0, Of::Bytes),
-    ("EiB", 1_152_921_504_606_846_976.0, Of::Bytes),
-    ("B", 1.0, Of::Bytes),
-    ("%", 1.0, Of::Percent),
-    ("k", 1e3, Of::Plain),
-    ("M", 1e6, Of::Plain),
-    ("G", 1e9, Of::Plain),
-    ("", 1.0, Of::Plain),
-];
-
-impl Quantity {
-    pub(crate) fn read(text: &str) -> Option<Self> {
-        let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+'))).unwrap_or(text.len());
-        let (digits, unit) = text.split_at(end);
-        let number: f64 = digits.parse().ok().filter(|number: &f64| number.is_finite())?;
-        // So much a second, of what is not a time or a share itself.
-        let (unit, is_rate) = unit.trim().strip_suffix("/s").map_or((unit.trim(), false), |unit| (unit, true));
-        let (_, scale, of) = UNITS.iter().find(|(name, ..)| *name == unit)?;
-        if is_rate && !matches!(of, Of::Bytes | Of::Plain) {
-            return None;
-        }
-        Some(Self { number: number * scale, of: *of })
-    }
-
-    /// A duration, in nanoseconds: one without a unit is none.
-    pub(crate) fn time_ns(self) -> Option<u64> {
-        (self.of == Of::Time && (0.0..1e18).contains(&self.number)).then_some(self.number as u64)
-    }
-
-    /// What a value is and what it is compared with, both in the same unit; none if the two are not of one kind.
-    fn beside(self, cell: &Value, origin: Nanos) -> Option<(f64, f64)> {
-        // With what one is where nothing is said: a moment is told in seconds.
-        let (of, found, plain) = match cell {
-            Value::None | Value::Text(_) => return None,
-            Value::Time(ns) | Value::AtLeast(ns) => (Of::Time, *ns as f64, 1.0),
-            Value::Moment(at) => (Of::Time, (*at - origin).0 as f64, 1e9),
-            Value::Ratio(ratio) | Value::RatioAtLeast(ratio) => (Of::Percent, ratio * 100.0, 1.0),
-            Value::Bytes(bytes) => (Of::Bytes, *bytes as f64, 1.0),
-            Value::ByteRate(rate) => (Of::Bytes, *rate, 1.0),
-            Value::Count(count) => (Of::Plain, *count as f64, 1.0),
-            Value::Int(number) => (Of::Plain, *number as f64, 1.0),
-            Value::Rate(number) | Value::Number(number) | Value::Float(number) => (Of::Plain, *number, 1.0),
-        };
-        match self.of {
-            Of::Plain => Some((found, self.number * plain)),
-            wanted => (wanted == of).then_some((found, self.number)),
-        }
+/// What a value is and what it is compared with, both in the same unit; none if the two are not of one kind.
+fn beside(wanted: Quantity, cell: &Value, origin: Nanos) -> Option<(f64, f64)> {
+    // With what one is where nothing is said: a moment is told in seconds.
+    let (of, found, plain) = match cell {
+        Value::None | Value::Text(_) => return None,
+        Value::Time(ns) | Value::Lasted(ns) | Value::AtLeast(ns) => (Unit::Time, *ns as f64, 1.0),
+        Value::Moment(at) => (Unit::Time, (*at - origin).0 as f64, 1e9),
+        Value::Ratio(ratio) | Value::RatioAtLeast(ratio) => (Unit::Percent, ratio * 100.0, 1.0),
+        Value::Bytes(bytes) => (Unit::Bytes, *bytes as f64, 1.0),
+        Value::ByteRate(rate) => (Unit::Bytes, *rate, 1.0),
+        Value::Count(count) => (Unit::Plain, *count as f64, 1.0),
+        Value::Int(number) => (Unit::Plain, *number as f64, 1.0),
+        Value::Rate(number) | Value::Number(number) | Value::Float(number) => (Unit::Plain, *number, 1.0),
+    };
+    match wanted.of {
+        Unit::Plain => Some((found, wanted.number * plain)),
+        unit => (unit == of).then_some((found, wanted.number)),
     }
 }
 
@@ -148,11 +59,19 @@ impl RowFilter {
     /// # Errors
     /// Why a condition cannot be read; what has no operator in it is a text, and any text will do.
     pub(crate) fn read(text: &str, columns: &[Head<'_>]) -> Result<Self, String> {
-        let parts = split(text)?;
-        if !parts.iter().any(|part| operator(part).is_some()) {
+        let parts = Condition::split(text).map_err(|BadFilter { why, .. }| why)?;
+        if !parts.iter().any(|part| condition(part).is_some()) {
             return Ok(Self::Text(text.to_lowercase()));
         }
         parts.into_iter().map(|part| Term::read(part, columns)).collect::<Result<_, _>>().map(Self::Terms)
+    }
+
+    /// Whether it leaves nothing out.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Terms(terms) => terms.is_empty(),
+        }
     }
 
     pub(crate) fn accepts(&self, row: &Row, origin: Nanos) -> bool {
@@ -167,68 +86,58 @@ impl RowFilter {
 
 impl Term {
     fn read(part: &str, columns: &[Head<'_>]) -> Result<Self, String> {
-        let (at, sign, comparison) =
-            operator(part).ok_or_else(|| format!("`{part}` is no condition: write `p99 > 1ms` or `who ~ nginx`"))?;
-        let (name, text) = (part[..at].trim(), unquoted(part[at + sign.len()..].trim())?);
+        let found =
+            condition(part).ok_or_else(|| format!("`{part}` is no condition: write `p99 > 1ms` or `who ~ nginx`"))?;
+        let Condition { field: name, operator, .. } = found;
+        let text = found.text()?;
         let column = column(name, columns)?;
         if text.is_empty() {
-            return Err(format!("what is {name} to be compared with? Write `{name} {sign} ...`"));
+            return Err(format!("what is {name} to be compared with? Write `{name} {operator} ...`"));
         }
-        let wanted = match comparison {
-            Comparison::Matches | Comparison::MatchesNot => {
-                let pattern = RegexBuilder::new(text).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).build();
-                Wanted::Pattern(pattern.map_err(|error| {
-                    let error = error.to_string();
-                    format!("`{text}` is no pattern: {}", error.lines().last().unwrap_or_default())
-                })?)
-            }
-            _ => Wanted::Is(text.to_owned(), Quantity::read(text)),
+        let wanted = match operator.is_pattern() {
+            true => Wanted::Pattern(Pattern::read(text)?),
+            false => Wanted::Is(text.to_owned(), Quantity::read(text)),
         };
-        let is_order = !matches!(comparison, Comparison::Equal | Comparison::Unequal);
-        if let (Wanted::Is(_, None), true) = (&wanted, is_order) {
+        if let (Wanted::Is(_, None), true) = (&wanted, operator.is_order()) {
             return Err(format!("`{text}` is no number: write 5, 5ms, 5KiB or 5%"));
         }
-        Ok(Self { column, comparison, wanted })
+        Ok(Self { column, operator, wanted })
     }
 
     fn holds(&self, row: &Row, origin: Nanos) -> bool {
         let Some(cell) = row.cells.get(self.column).filter(|cell| **cell != Value::None) else { return false };
         match (&self.wanted, cell) {
             (Wanted::Pattern(pattern), cell) => {
-                pattern.is_match(&cell.shown(origin)) == (self.comparison == Comparison::Matches)
+                pattern.is_in(&cell.shown(origin)) == (self.operator == Operator::Matches)
             }
-            (Wanted::Is(wanted, _), Value::Text(text)) if !self.is_order() => {
-                (text.as_ref() == wanted.as_str()) == (self.comparison == Comparison::Equal)
+            (Wanted::Is(wanted, _), Value::Text(text)) if !self.operator.is_order() => {
+                self.operator.holds(text.as_ref(), wanted.as_str())
             }
             // A number that stands in a text.
             (Wanted::Is(_, Some(wanted)), Value::Text(text)) => match Quantity::read(text) {
-                Some(found) if found.of == wanted.of => self.compares(found.number, wanted.number),
+                Some(found) if found.of == wanted.of => self.operator.holds(&found.number, &wanted.number),
                 _ => false,
             },
             (Wanted::Is(_, Some(wanted)), cell) => {
-                wanted.beside(cell, origin).is_some_and(|(found, wanted)| self.compares(found, wanted))
+                beside(*wanted, cell, origin).is_some_and(|(found, wanted)| self.operator.holds(&found, &wanted))
             }
-            (Wanted::Is(wanted, None), cell) => {
-                (cell.shown(origin) == *wanted) == (self.comparison == Comparison::Equal)
-            }
+            (Wanted::Is(wanted, None), cell) => self.operator.holds(cell.shown(origin).as_str(), wanted.as_str()),
         }
     }
+}
 
-    fn is_order(&self) -> bool {
-        !matches!(self.comparison, Comparison::Equal | Comparison::Unequal)
+/// It leaves nothing out.
+impl Default for RowFilter {
+    fn default() -> Self {
+        Self::Text(String::new())
     }
+}
 
-    fn compares(&self, found: f64, wanted: f64) -> bool {
-        match self.comparison {
-            Comparison::Equal => found == wanted,
-            Comparison::Unequal => found != wanted,
-            Comparison::Less => found < wanted,
-            Comparison::AtMost => found <= wanted,
-            Comparison::More => found > wanted,
-            Comparison::AtLeast => found >= wanted,
-            Comparison::Matches | Comparison::MatchesNot => false,
-        }
-    }
+/// The column whose name is being typed, as it is written in a condition.
+pub(crate) fn begun(text: &str, columns: &[Head<'_>]) -> Option<String> {
+    let text = text.trim().to_lowercase();
+    let names = columns.iter().map(|column| column.name.to_lowercase().replace(' ', "_"));
+    names.into_iter().find(|name| !text.is_empty() && name.starts_with(&text))
 }
 
 /// The column of this name.
@@ -251,66 +160,9 @@ pub(crate) fn nearest<T: AsRef<str>>(name: &str, all: impl IntoIterator<Item = T
     ranked.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
-/// The first operator that stands behind a name: where, how it is written, and what it is.
-fn operator(part: &str) -> Option<(usize, &'static str, Comparison)> {
-    let begins = |at: usize| COMPARISONS.iter().find(|(sign, _)| part[at..].starts_with(sign));
-    let (at, (sign, comparison)) = part.char_indices().find_map(|(at, _)| Some((at, begins(at)?)))?;
-    (!part[..at].trim().is_empty()).then_some((at, *sign, *comparison))
-}
-
-/// Cut at each `and`, `&&` and comma outside of quotes, as `schedtrace_core::EventFilter` does.
-fn split(text: &str) -> Result<Vec<&str>, String> {
-    let (mut parts, mut from, mut skip) = (Vec::new(), 0, 0);
-    // A quote begins only where a value does: `comm = it's` has none.
-    let (mut quote, mut value_begins) = (None, false);
-    for (at, letter) in text.char_indices() {
-        if at < skip {
-            continue;
-        }
-        if let Some(open) = quote {
-            quote = (letter != open).then_some(open);
-            continue;
-        }
-        let rest = &text[at..];
-        let length = match letter {
-            ',' => 1,
-            '&' if rest.starts_with("&&") => 2,
-            _ if at > from && letter.is_ascii_whitespace() && is_and(&rest[1..]) => 4,
-            _ => {
-                match letter {
-                    '\'' | '"' if value_begins => quote = Some(letter),
-                    '=' | '<' | '>' | '~' => value_begins = true,
-                    _ if !letter.is_whitespace() => value_begins = false,
-                    _ => {}
-                }
-                continue;
-            }
-        };
-        parts.push(text[from..at].trim());
-        (from, skip, value_begins) = (at + length, at + length, false);
-    }
-    if let Some(open) = quote {
-        return Err(format!("the quote {open} is not closed"));
-    }
-    parts.push(text[from..].trim());
-    parts.retain(|part| !part.is_empty());
-    Ok(parts)
-}
-
-/// Whether a text begins with the word `and`.
-fn is_and(text: &str) -> bool {
-    text.strip_prefix("and").is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_whitespace()))
-}
-
-/// A value without the quotes around it.
-fn unquoted(text: &str) -> Result<&str, String> {
-    let Some(quote) = text.chars().next().filter(|c| matches!(c, '\'' | '"')) else { return Ok(text) };
-    let inside = &text[1..];
-    match inside.split_once(quote) {
-        Some((value, "")) => Ok(value),
-        Some((_, rest)) => Err(format!("what is `{}` behind the quotes?", rest.trim())),
-        None => Err(format!("the quote {quote} is not closed")),
-    }
+/// What is compared, if there is a name before the operator.
+fn condition(part: &str) -> Option<Condition<'_>> {
+    Condition::find(part).filter(|condition| !condition.field.is_empty())
 }
 
 #[cfg(test)]
@@ -376,7 +228,7 @@ mod tests {
             ("latency_of_it > 1", "who, p99, cpu, at, most_at_once"),
             ("p99 > soon", "no number"),
             ("p99 > 1 parsec", "no number"),
-            ("who ~ (", "no pattern"),
+            ("who ~ (", "no regular expression"),
             ("p99 >", "compared with"),
             ("p99 > 1 and nginx", "`nginx` is no condition"),
         ] {
@@ -435,9 +287,9 @@ mod tests {
             ("who = x,, p99 > 1,", vec!["who = x", "p99 > 1"]),
             ("who = andy and p99 > 1", vec!["who = andy", "p99 > 1"]),
         ] {
-            assert_eq!(split(text).as_ref(), Ok(&parts), "{text}");
+            assert_eq!(Condition::split(text).as_ref(), Ok(&parts), "{text}");
         }
-        assert!(split("who = 'x").is_err_and(|why| why.contains("not closed")));
+        assert!(Condition::split("who = 'x").is_err_and(|error| error.why.contains("not closed")));
         assert!(RowFilter::read("who = 'x' y", COLUMNS).is_err_and(|why| why.contains("behind the quotes")));
     }
 
@@ -449,9 +301,9 @@ mod tests {
         ) {
             let text = format!("zz = {value}");
             let theirs = text.parse::<schedtrace_core::EventFilter>().unwrap_err();
-            match split(&text) {
+            match Condition::split(&text) {
                 // It reads one after the other, and stops at the first that is wrong.
-                Err(why) => prop_assert!(why == theirs.why || theirs.term.len() < text.len()),
+                Err(error) => prop_assert!(error.why == theirs.why || theirs.term.len() < text.len()),
                 Ok(parts) => prop_assert_eq!(parts[0], theirs.term.as_str()),
             }
         }
@@ -461,7 +313,7 @@ mod tests {
             for cell in figures(number) {
                 let shown = cell.shown(Nanos::ZERO);
                 let quantity = Quantity::read(shown.trim_start_matches('>'));
-                let (found, wanted) = quantity.and_then(|it| it.beside(&cell, Nanos::ZERO))
+                let (found, wanted) = quantity.and_then(|it| beside(it, &cell, Nanos::ZERO))
                     .unwrap_or_else(|| panic!("{cell:?} shows {shown}, which is not compared with it"));
                 // It is rounded there.
                 prop_assert!((found - wanted).abs() <= 0.05 * found + 1.0 || matches!(cell, Value::Moment(_)), "{cell:?}: {shown}");

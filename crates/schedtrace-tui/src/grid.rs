@@ -10,7 +10,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use schedtrace_core::Nanos;
 
-use crate::filter::RowFilter;
+use crate::filter::{RowFilter, begun};
 use crate::sheet::{Head, Key, Row, Sheet, Target, Value, printable};
 use crate::theme::Theme;
 
@@ -21,8 +21,8 @@ pub(crate) struct Grid {
     pub(crate) sort: Option<(usize, bool)>,
     /// Only rows in which this stands, whatever the case, or that meet these conditions.
     pub(crate) filter: String,
-    /// Why it cannot be read as conditions, though it looks so: then it is a text.
-    pub(crate) why_text: Option<String>,
+    /// Why it leaves nothing out: it is no condition yet, and no row has it as a text.
+    pub(crate) why_not: Option<String>,
     /// Columns that somebody does not want to see.
     pub(crate) hidden: Vec<String>,
     selected: Option<Target>,
@@ -49,6 +49,8 @@ struct Drawn {
     area: Rect,
     /// Where the names of columns are.
     columns: Vec<(usize, Rect)>,
+    /// Which row is on each line.
+    lines: Vec<usize>,
 }
 
 /// What of a table the mouse hit.
@@ -68,9 +70,7 @@ impl Grid {
     pub(crate) fn follow(&mut self, sheet: &Sheet, origin: Nanos) {
         let was_at_end = self.at + 1 >= self.order.len();
         let tree = Tree::new(&sheet.rows);
-        let read = RowFilter::read(&self.filter, &sheet.columns.heads());
-        self.why_text = read.as_ref().err().cloned();
-        let filter = read.unwrap_or_else(|_| RowFilter::Text(self.filter.to_lowercase()));
+        let filter = self.read_filter(sheet, origin);
         let visible = self.visible(sheet, &tree, &filter, origin);
         let order = match self.sort.filter(|(column, _)| *column < sheet.columns.len()) {
             None => (0..sheet.rows.len()).collect(),
@@ -113,12 +113,36 @@ impl Grid {
         self.order.iter().take(place).filter(|at| target(at) == wanted).count()
     }
 
+    /// What is typed, as far as it can be read. What is no condition is a text, if some row has it. What is neither leaves
+    /// nothing out: who has typed half of a condition looks at the rows that it is about.
+    fn read_filter(&mut self, sheet: &Sheet, origin: Nanos) -> RowFilter {
+        let heads = sheet.columns.heads();
+        let text = RowFilter::Text(self.filter.to_lowercase());
+        let has_text = || sheet.rows.iter().any(|row| text.accepts(row, origin));
+        self.why_not = None;
+        match RowFilter::read(&self.filter, &heads) {
+            Ok(RowFilter::Text(_)) => match begun(&self.filter, &heads).filter(|_| !has_text()) {
+                Some(column) => {
+                    self.why_not = Some(format!("`{column}` is a column: write `{column} > 5ms` or `{column} ~ text`"));
+                    RowFilter::default()
+                }
+                None => text,
+            },
+            Ok(terms) => terms,
+            Err(_) if has_text() => text,
+            Err(why) => {
+                self.why_not = Some(why);
+                RowFilter::default()
+            }
+        }
+    }
+
     /// Which rows are shown: those that hold what is looked for, with all that they stand below; of what stands below a row
     /// only what is open.
     fn visible(&self, sheet: &Sheet, tree: &Tree, filter: &RowFilter, origin: Nanos) -> Vec<bool> {
         let holds = |row: &Row| filter.accepts(row, origin);
         let is_open = |at: usize| !sheet.folds || self.opened.contains(&sheet.rows[at].target);
-        if self.filter.is_empty() {
+        if filter.is_empty() {
             let mut visible = vec![true; sheet.rows.len()];
             for (at, parent) in tree.parents.iter().enumerate() {
                 visible[at] = parent.is_none_or(|parent| visible[parent] && is_open(parent));
@@ -235,10 +259,9 @@ impl Grid {
                 Hit::Head
             }));
         }
-        let at = self.offset + usize::from(y - drawn.area.y - 1);
-        if at >= self.order.len() {
+        let Some(&at) = drawn.lines.get(usize::from(y - drawn.area.y - 1)).filter(|at| **at < self.order.len()) else {
             return Some(Hit::Place);
-        }
+        };
         let again = at == self.at;
         self.select(sheet, at);
         Some(if again { Hit::Selected } else { Hit::Row })
@@ -272,9 +295,9 @@ impl Grid {
         let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
         let places = Layout::horizontal(widths).spacing(1).split(head);
         self.page = usize::from(body.height).max(1);
-        // What fits is shown, also when there are fewer rows than there were.
-        let offset = self.offset.min(self.order.len().saturating_sub(self.page));
-        self.offset = offset.clamp((self.at + 1).saturating_sub(self.page), self.at);
+        let wide = places.iter().zip(&shown).find(|(_, at)| sheet.wraps && heads[**at].width == 0);
+        let wide = wide.map(|(place, at)| (*at, usize::from(place.width)));
+        self.scroll_into_view(sheet, wide, origin);
         let texts: Vec<usize> = shown.iter().copied().filter(|&at| has_text(sheet, at)).collect();
         for (place, &at) in places.iter().zip(&shown) {
             let mark = match self.sort {
@@ -292,28 +315,79 @@ impl Grid {
             };
             frame.render_widget(Paragraph::new(why).style(theme.dim).wrap(Default::default()), body);
         }
-        for (line, &at) in self.order.iter().skip(self.offset).take(self.page).enumerate() {
-            let (row, y) = (&sheet.rows[at], body.y + line as u16);
-            let is_marked = has_keys && self.offset + line == self.at;
-            let style = if is_marked { theme.selected } else { Style::new() };
-            frame.buffer_mut().set_style(Rect { y, height: 1, ..body }, style);
-            for (place, &column) in places.iter().zip(&shown) {
-                let Some(cell) = row.cells.get(column) else { continue };
-                let (indent, sign) = match column == shown[0] {
-                    true => (usize::from(row.depth) * 2, self.sign(sheet, at, theme)),
-                    false => (0, ""),
-                };
-                let text = format!("{:indent$}{sign}{}", "", cell.shown(origin));
-                // On the selected row colours would become grounds.
-                let style = if is_marked { Style::new() } else { theme.value(cell) };
+        let mut lines = Vec::new();
+        for place in self.offset..self.order.len() {
+            let left = body.height.saturating_sub(lines.len() as u16);
+            if left == 0 {
+                break;
+            }
+            let height = (self.height(sheet, place, wide, origin) as u16).min(left);
+            let row = Rect { y: body.y + lines.len() as u16, height, ..body };
+            let is_marked = has_keys && place == self.at;
+            let (at, places) = (self.order[place], &*places);
+            let of = RowOf { sheet, at, is_marked, places, shown: &shown, texts: &texts, theme, origin };
+            self.draw_row(&of, frame, row);
+            lines.extend(std::iter::repeat_n(place, usize::from(height)));
+        }
+        let drawn = self.drawn.get_or_insert_default();
+        (drawn.area, drawn.columns) = (area, shown.iter().copied().zip(places.iter().copied()).collect());
+        drawn.lines = lines;
+    }
+
+    /// Moves what is shown so that the selected row is; what fits is shown, also when there are fewer rows than there were.
+    fn scroll_into_view(&mut self, sheet: &Sheet, wide: Option<(usize, usize)>, origin: Nanos) {
+        if wide.is_none() {
+            let offset = self.offset.min(self.order.len().saturating_sub(self.page));
+            self.offset = offset.clamp((self.at + 1).saturating_sub(self.page), self.at);
+            return;
+        }
+        let fit = |from: usize, last: usize| {
+            let mut left = self.page;
+            (from..=last).all(|place| {
+                let height = self.height(sheet, place, wide, origin);
+                let fits = height <= left;
+                left = left.saturating_sub(height);
+                fits
+            })
+        };
+        let (mut offset, last) = (self.offset.min(self.at), self.order.len().saturating_sub(1));
+        while offset < self.at && !fit(offset, self.at) {
+            offset += 1;
+        }
+        while offset > 0 && fit(offset - 1, last) {
+            offset -= 1;
+        }
+        self.offset = offset;
+    }
+
+    /// How many lines a row takes where the text of a column, which is so wide, goes on below.
+    fn height(&self, sheet: &Sheet, place: usize, wide: Option<(usize, usize)>, origin: Nanos) -> usize {
+        let Some((column, width)) = wide else { return 1 };
+        let cell = self.order.get(place).and_then(|&at| sheet.rows.get(at)?.cells.get(column));
+        cell.map_or(1, |cell| wrapped(&cell.shown(origin), width).len())
+    }
+
+    fn draw_row(&self, drawn: &RowOf<'_>, frame: &mut Frame<'_>, area: Rect) {
+        let RowOf { sheet, at, is_marked, theme, origin, .. } = *drawn;
+        let row = &sheet.rows[at];
+        frame.buffer_mut().set_style(area, if is_marked { theme.selected } else { Style::new() });
+        for (place, &column) in drawn.places.iter().zip(drawn.shown) {
+            let Some(cell) = row.cells.get(column) else { continue };
+            let (indent, sign) = match column == drawn.shown[0] {
+                true => (usize::from(row.depth) * 2, self.sign(sheet, at, theme)),
+                false => (0, ""),
+            };
+            let text = format!("{:indent$}{sign}{}", "", cell.shown(origin));
+            // On the selected row colours would become grounds.
+            let style = if is_marked { Style::new() } else { theme.value(cell) };
+            let right = cell.is_figure() && !(*cell == Value::None && drawn.texts.contains(&column));
+            let texts = if area.height > 1 { wrapped(&text, usize::from(place.width)) } else { vec![text] };
+            for (y, text) in (area.y..area.bottom()).zip(texts) {
                 let line = Line::from(Span::styled(text, style));
-                let right = cell.is_figure() && !(*cell == Value::None && texts.contains(&column));
                 let line = if right { line.right_aligned() } else { line };
                 frame.render_widget(line, Rect { y, height: 1, ..*place });
             }
         }
-        let drawn = self.drawn.get_or_insert_default();
-        (drawn.area, drawn.columns) = (area, shown.iter().copied().zip(places.iter().copied()).collect());
     }
 
     /// Whether there is more below a row, and whether that is shown.
@@ -340,6 +414,46 @@ impl Grid {
     pub(crate) fn len(&self) -> usize {
         self.order.len()
     }
+}
+
+/// A row, and how it is drawn.
+struct RowOf<'a> {
+    sheet: &'a Sheet,
+    /// Which row of the sheet.
+    at: usize,
+    is_marked: bool,
+    /// Where the columns that are shown are.
+    places: &'a [Rect],
+    shown: &'a [usize],
+    /// Those in which there are texts.
+    texts: &'a [usize],
+    theme: &'a Theme,
+    origin: Nanos,
+}
+
+/// A text in lines of so many characters, cut between words where that can be; at least one.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let (width, mut lines, mut line, mut length) = (width.max(1), Vec::new(), String::new(), 0);
+    for word in text.split_inclusive(' ') {
+        let wide = word.trim_end().chars().count();
+        if length > 0 && length + wide > width {
+            lines.push(std::mem::take(&mut line));
+            length = 0;
+        }
+        for letter in word.chars() {
+            // A word that is wider than a line; a space at its end takes no room.
+            if length == width && letter != ' ' {
+                lines.push(std::mem::take(&mut line));
+                length = 0;
+            }
+            if length < width {
+                line.push(letter);
+                length += 1;
+            }
+        }
+    }
+    lines.push(line);
+    lines
 }
 
 /// Whether a column has texts, which stand at the left: what is missing there does too.
@@ -448,6 +562,55 @@ mod tests {
     }
 
     #[test]
+    fn words_stay_whole_where_there_is_room() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("one  twothreefour", 5), ["one  ", "twoth", "reefo", "ur"]);
+        assert_eq!(wrapped("", 0), [""]);
+        assert_eq!(wrapped("é è", 1), ["é", "è"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_of_a_text_is_lost(text in "[a-zé ]{0,60}", width in 1_usize..20) {
+            let lines = wrapped(&text, width);
+            proptest::prop_assert!(lines.iter().all(|line| line.chars().count() <= width));
+            let letters = |text: &str| text.replace(' ', "");
+            proptest::prop_assert_eq!(letters(&lines.concat()), letters(&text));
+        }
+    }
+
+    #[test]
+    fn a_text_goes_on_below_and_the_selected_row_is_on_the_screen() {
+        const COLUMNS: &[Column] = &[
+            Column { name: "N", about: "Which.", width: 2, rank: 0 },
+            Column { name: "FOUND", about: "How it is.", width: 0, rank: 0 },
+        ];
+        let row = |n: usize| Row {
+            target: Target::Named(n.to_string()),
+            cells: vec![Value::text(n.to_string()), Value::text("word ".repeat(n % 4 + 1))],
+            ..Row::default()
+        };
+        let sheet = Sheet::new("x", COLUMNS, (0..12).map(row).collect()).wrapped();
+        let mut grid = Grid::default();
+        grid.follow(&sheet, Nanos::ZERO);
+        let mut terminal = ratatui::Terminal::new(ratatui::backend::TestBackend::new(16, 6)).unwrap();
+        let theme = Theme::new(crate::theme::Look::Dark, false);
+        let mut seen = std::collections::BTreeSet::new();
+        for step in 0..12 {
+            let draw = |frame: &mut Frame<'_>| grid.draw((&sheet, true), &theme, Nanos::ZERO, frame, frame.area());
+            terminal.draw(draw).unwrap();
+            let text = terminal.backend().to_string();
+            assert!(text.lines().any(|line| line.starts_with(&format!("\"{step} "))), "{step}:\n{text}");
+            // Of its second line too a click selects it.
+            let lines = grid.drawn.as_ref().map(|drawn| drawn.lines.clone()).unwrap();
+            assert_eq!(lines.iter().filter(|at| **at == step).count(), (step % 4 + 2) / 2, "all of it:\n{text}");
+            seen.extend(lines);
+            grid.scroll(&sheet, 1);
+        }
+        assert_eq!(seen.len(), 12);
+    }
+
+    #[test]
     fn rows_fold_and_open() {
         let (mut grid, sheet) = (Grid::default(), sheet());
         assert_eq!(shown(&mut grid, &sheet), [10, 20]);
@@ -544,6 +707,28 @@ mod tests {
         assert_eq!(shown(&mut grid, &sheet), [20, 15, 5], "of a process that is open all threads");
         grid.filter = "nobody".to_owned();
         assert!(shown(&mut grid, &sheet).is_empty());
+        assert_eq!(grid.why_not, None);
         grid.fold(&sheet);
+    }
+
+    #[test]
+    fn half_of_a_condition_leaves_nothing_out_and_says_what_is_missing() {
+        let (mut grid, sheet) = (Grid::default(), sheet());
+        let all = shown(&mut grid, &sheet);
+        let name = sheet.columns.heads()[1].name.to_lowercase();
+        for typed in [&name[..1], &name, &format!("{name} >"), &format!("{name} > many"), "(odd", "a = 'b"] {
+            grid.filter = typed.to_owned();
+            let now = shown(&mut grid, &sheet);
+            let is_text = sheet.rows.iter().any(|row| {
+                row.cells.iter().any(|cell| cell.shown(Nanos::ZERO).to_lowercase().contains(&typed.to_lowercase()))
+            });
+            // What reads as a text is one; what reads as neither, and stands nowhere, is not taken yet.
+            let is_neither = grid.why_not.is_some();
+            assert!(!(is_text && is_neither), "{typed}");
+            assert!(!is_neither || now == all, "{typed}: {now:?}");
+        }
+        grid.filter = format!("{name} >");
+        shown(&mut grid, &sheet);
+        assert!(grid.why_not.is_some_and(|why| why.contains("to be compared with")));
     }
 }

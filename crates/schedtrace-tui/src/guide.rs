@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::config::KEYS;
-use crate::keys::{Action, Bindings};
+use crate::keys::{Action, Bindings, Key};
 use crate::settings::Settings;
 use crate::views::Name;
 
@@ -114,4 +114,23 @@ fn its_example_of_a_configuration_is_taken() {
         assert!(example().contains(key), "the example has no `{key}`");
     }
     Bindings::chosen(&settings.keys).expect("its keys are keys");
+}
+
+/// What stands between backticks, outside of blocks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn the_keys_of_its_questions_do_something() {
+    let guide = include_str!("../../../docs/top.md");
+    let from = guide.find("| question | key | then |").expect("the questions");
+    let questions = guide[from..].split("\n\n").next().unwrap_or_default();
+    let bindings = Bindings::default();
+    let bound: Vec<String> = Action::ALL.iter().flat_map(|&action| bindings.keys(action)).collect();
+    let keys: Vec<&str> = quoted(questions).filter(|text| text.parse::<Key>().is_ok()).collect();
+    assert!(keys.len() > 20, "{keys:?}");
+    for key in keys {
+        assert!(bound.iter().any(|one| one == key), "docs/top.md has `{key}`, which does nothing");
+    }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use schedtrace_core::{
 };
 
 use crate::origin::Store;
+use crate::sheet::printable;
 use crate::sql::Answer;
 use crate::tape::{Reel, Taped};
 
@@ -73,7 +75,8 @@ impl Jobs {
         };
         let running = Arc::clone(&self.running);
         let ended = move || drop(running.lock().unwrap_or_else(PoisonError::into_inner).remove(&number));
-        self.start("st-write", job, ended).inspect_err(|_| drop(self.lock().remove(&number)))
+        let failed = format!("{name} was left unfinished");
+        self.start("st-write", failed, job, ended).inspect_err(|_| drop(self.lock().remove(&number)))
     }
 
     /// Looks something up on a thread of its own: nothing is lost where nobody waits for its end.
@@ -81,24 +84,31 @@ impl Jobs {
     /// # Errors
     /// If none can be started.
     pub(crate) fn look(&self, job: impl FnOnce() -> Done + Send + 'static) -> Result<()> {
-        self.start("st-look", job, || ())
+        self.start("st-look", "this was not looked up".to_owned(), job, || ())
     }
 
-    /// What has come of it is told before it is said to have ended.
+    /// What has come of it is told before it is said to have ended; so is a panic, since somebody may wait for the end.
     fn start(
         &self,
         name: &str,
+        failed: String,
         job: impl FnOnce() -> Done + Send + 'static,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<()> {
-        let failed = |error: std::io::Error| Error::Invalid(format!("cannot start a thread: {error}"));
-        let (tell, mut ring) = (self.tell.clone(), self.ring.try_clone().map_err(failed)?);
+        let cannot = |error: std::io::Error| Error::Invalid(format!("cannot start a thread: {error}"));
+        let (tell, mut ring) = (self.tell.clone(), self.ring.try_clone().map_err(cannot)?);
         let run = move || {
+            // What it worked on is its own, and goes with it.
+            let done = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| {
+                let why = panic.downcast_ref::<&str>().map(|why| (*why).to_owned());
+                let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                Done::Failed(printable(&format!("{failed}: a bug in schedtrace ({why})")))
+            });
             // Nobody listens any more where the screen has gone.
-            let _ = tell.send(job()).map(|()| ring.write_all(&[0]));
+            let _ = tell.send(done).map(|()| ring.write_all(&[0]));
             ended();
         };
-        std::thread::Builder::new().name(name.into()).spawn(run).map(drop).map_err(failed)
+        std::thread::Builder::new().name(name.into()).spawn(run).map(drop).map_err(cannot)
     }
 
     /// What one that has ended tells.

@@ -47,6 +47,7 @@
 //! A program with a loop of its own calls [`App::tick`], [`App::event`] and [`App::draw`] there.
 
 mod app;
+mod asked;
 mod config;
 mod draw;
 mod engine;
@@ -165,9 +166,15 @@ pub fn show(origin: Origin, settings: Settings, quit: &Quit) -> io::Result<Ended
         // Where nothing can be written, nothing is remembered: no reason to complain.
         let _ = app.remembered().write(&remembered.path);
     }
-    ended.and(given)?;
-    if !closed.failed.is_empty() {
-        return Err(io::Error::other(closed.failed.join("; ")));
+    let unfinished = closed.failed.join("; ");
+    match ended.and(given) {
+        Err(error) if !unfinished.is_empty() => {
+            return Err(io::Error::new(error.kind(), format!("{error}; {unfinished}")));
+        }
+        ended => ended?,
+    };
+    if !unfinished.is_empty() {
+        return Err(io::Error::other(unfinished));
     }
     Ok(app.again().map_or(Ended::Quit, |events| Ended::Again { events }))
 }

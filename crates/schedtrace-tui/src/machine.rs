@@ -10,12 +10,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use schedtrace_core::analysis::Subject;
 #[cfg(feature = "live")]
 use schedtrace_core::live::{Capabilities, inspect};
 use schedtrace_core::system::Hardware;
 use schedtrace_core::system::kernel::KernelInfo;
 use schedtrace_core::system::processes::TaskUse;
 use schedtrace_core::system::sched_ext::Scheduler;
+use schedtrace_core::system::stacks::{KernelStack, StackHelper};
 use schedtrace_core::system::stats::{
     CpuRates, DiskRates, InterruptRates, MemoryRates, NetworkRates, RunQueueRates, SystemCpu, SystemDisk,
     SystemInterrupts, SystemMemory, SystemNetwork,
@@ -55,6 +57,35 @@ pub(crate) enum Part {
     Programs,
     /// What can be recorded here. It is found out by trying, so that nobody asks while something is recorded.
     Recording,
+    /// Where the task that is looked at is in the kernel.
+    Stacks,
+}
+
+/// What is read, and of whom, where it is of somebody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) parts: &'static [Part],
+    pub(crate) of: Option<Subject>,
+}
+
+impl Asked {
+    /// What was read for this, and is not for the other: of somebody else it is another answer.
+    fn left_for(self, other: Self) -> impl Iterator<Item = &'static Part> {
+        let stays = move |part: &Part| other.parts.contains(part) && (*part != Part::Stacks || other.of == self.of);
+        self.parts.iter().filter(move |part| !stays(part))
+    }
+}
+
+impl From<&'static [Part]> for Asked {
+    fn from(parts: &'static [Part]) -> Self {
+        Self { parts, of: None }
+    }
+}
+
+impl<const N: usize> From<&'static [Part; N]> for Asked {
+    fn from(parts: &'static [Part; N]) -> Self {
+        Self { parts, of: None }
+    }
 }
 
 /// A reading, or why there is none; nothing while it is not known yet.
@@ -84,8 +115,9 @@ pub(crate) struct Machine {
     pub(crate) programs: Told<Programs>,
     #[cfg(feature = "live")]
     pub(crate) recording: Told<Capabilities>,
+    pub(crate) stacks: Told<Stacks>,
     /// What is read: a view that was left may have wanted something else.
-    pub(crate) parts: &'static [Part],
+    pub(crate) asked: Asked,
     /// What was read often enough to have rates.
     pub(crate) settled: Vec<Part>,
 }
@@ -93,12 +125,12 @@ pub(crate) struct Machine {
 impl Machine {
     /// Whether all that is read was read often enough to have rates.
     pub(crate) fn is_settled(&self) -> bool {
-        !self.parts.is_empty() && self.parts.iter().all(|part| self.settled.contains(part))
+        !self.asked.parts.is_empty() && self.asked.parts.iter().all(|part| self.settled.contains(part))
     }
 
     /// From now on these are read: the others are not known any more.
-    pub(crate) fn keep(&mut self, parts: &'static [Part]) {
-        for part in self.parts.iter().filter(|part| !parts.contains(part)) {
+    pub(crate) fn keep(&mut self, asked: Asked) {
+        for part in self.asked.left_for(asked) {
             self.settled.retain(|settled| settled != part);
             match part {
                 Part::Cpu => (self.cpu, self.queues) = (None, None),
@@ -116,10 +148,19 @@ impl Machine {
                 Part::Recording => self.recording = None,
                 #[cfg(not(feature = "live"))]
                 Part::Programs | Part::Recording => {}
+                Part::Stacks => self.stacks = None,
             }
         }
-        self.parts = parts;
+        self.asked = asked;
     }
+}
+
+/// Where threads are in the kernel.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stacks {
+    pub(crate) threads: Vec<KernelStack>,
+    /// Of which these may be the first.
+    pub(crate) threads_total: usize,
 }
 
 /// Those that use the CPUs.
@@ -165,21 +206,22 @@ pub(crate) struct Cost {
 /// Reads what is wanted, on a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    wanted: Arc<Mutex<&'static [Part]>>,
+    wanted: Arc<Mutex<Asked>>,
     knock: SyncSender<()>,
     told: Receiver<Box<Machine>>,
 }
 
 impl Sampler {
-    /// Reads the machine below `root` (`/`); `ring` is written to when there is a reading.
+    /// Reads the machine below `root` (`/`); `ring` is written to when there is a reading. Where tasks are in the kernel a
+    /// helper is asked, if there is one.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub(crate) fn start(root: PathBuf, ring: PipeWriter) -> Result<Self> {
+    pub(crate) fn start(root: PathBuf, helper: Option<StackHelper>, ring: PipeWriter) -> Result<Self> {
         let (knock, knocked) = sync_channel(1);
         let (tell, told) = sync_channel(1);
-        let wanted = Arc::<Mutex<&'static [Part]>>::default();
-        let worker = Worker { before: Before::new(root), wanted: Arc::clone(&wanted), tell, ring };
+        let wanted = Arc::<Mutex<Asked>>::default();
+        let worker = Worker { before: Before::new(root).helped(helper), wanted: Arc::clone(&wanted), tell, ring };
         let thread = std::thread::Builder::new().name("st-machine".into());
         thread
             .spawn(move || worker.run(&knocked))
@@ -188,12 +230,12 @@ impl Sampler {
     }
 
     /// Says what is to be read from now on; nothing lets it sleep. Whether that is something else than before.
-    pub(crate) fn want(&self, parts: &'static [Part]) -> bool {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        if *wanted == parts {
+    pub(crate) fn want(&self, asked: impl Into<Asked>) -> bool {
+        let (mut wanted, asked) = (self.wanted.lock().unwrap_or_else(PoisonError::into_inner), asked.into());
+        if *wanted == asked {
             return false;
         }
-        *wanted = parts;
+        *wanted = asked;
         let (Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(()))) = self.knock.try_send(());
         true
     }
@@ -211,7 +253,7 @@ impl Sampler {
 
 struct Worker {
     before: Before,
-    wanted: Arc<Mutex<&'static [Part]>>,
+    wanted: Arc<Mutex<Asked>>,
     tell: SyncSender<Box<Machine>>,
     ring: PipeWriter,
 }
@@ -219,16 +261,16 @@ struct Worker {
 impl Worker {
     fn run(mut self, knocked: &Receiver<()>) {
         loop {
-            let parts = *self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-            if parts.is_empty() {
+            let asked = *self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked.parts.is_empty() {
                 // What was read before is of a time that nobody looks at any more.
-                self.before.keep(&[]);
+                self.before.keep(asked);
                 match knocked.recv() {
                     Ok(()) => continue,
                     Err(_) => return,
                 }
             }
-            let (machine, next) = self.before.read(parts, Instant::now());
+            let (machine, next) = self.before.read(asked, Instant::now());
             if self.tell.send(Box::new(machine)).is_err() || self.ring.write_all(&[0]).is_err() {
                 return;
             }
@@ -247,7 +289,7 @@ mod tests {
     #[test]
     fn it_is_read_while_somebody_looks() {
         let (bell, ring) = std::io::pipe().unwrap();
-        let sampler = Sampler::start("/".into(), ring).unwrap();
+        let sampler = Sampler::start("/".into(), None, ring).unwrap();
         assert!(!sampler.want(&[]), "nobody looks at first");
         assert!(sampler.want(&[Part::Memory]));
         let patience = Duration::from_secs(60);

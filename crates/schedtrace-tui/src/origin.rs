@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use schedtrace_core::flight::{WindowOptions, WindowSource};
+use schedtrace_core::system::stacks::StackHelper;
 use schedtrace_core::system::{ClockSnapshot, Host, Topology};
 use schedtrace_core::trace::{TraceReader, TraceState};
 use schedtrace_core::{Error, Meta, Nanos, OnFull, Pipeline, Poll, Result, Source, Summary, Window};
@@ -33,6 +34,8 @@ pub struct Origin {
     is_here: bool,
     /// Why there are no events, and how to get them.
     without: Option<String>,
+    /// Who may see where tasks are in the kernel, until it is taken.
+    helper: Option<StackHelper>,
     lost: Lost,
 }
 
@@ -101,7 +104,7 @@ impl Origin {
         let title = path.display().to_string();
         let lost = info.completeness.lost.iter().fold(0, |sum: u64, loss| sum.saturating_add(loss.count));
         let lost = Arc::new(AtomicU64::new(lost));
-        Ok(Self { title, meta, store, stream: None, is_here: false, without: None, lost })
+        Ok(Self { title, meta, store, stream: None, is_here: false, without: None, helper: None, lost })
     }
 
     /// The running machine as `/proc` and `/sys` show it, which takes no privilege: without events. `why` says why there are
@@ -127,7 +130,7 @@ impl Origin {
         };
         let store = Store::Live(Kept::new(WindowOptions::default())?);
         let (title, without, lost) = (named(&meta), Some(why.into()), Lost::default());
-        Ok(Self { title, meta, store, stream: None, is_here: true, without, lost })
+        Ok(Self { title, meta, store, stream: None, is_here: true, without, helper: None, lost })
     }
 
     /// A source that goes on, of which the last seconds are kept; `stop` makes it end. It is read on a thread of its own.
@@ -150,7 +153,16 @@ impl Origin {
         let stream = Some(Stream { reader: Some(reader), stop: Some(Box::new(stop)), ended: None, recording });
         // A source may be of another machine, or of none.
         let is_here = Host::read(Path::new("/proc")).is_ok_and(|here| here == meta.host);
-        Ok(Self { title: named(&meta), meta, store: Store::Live(kept), stream, is_here, without: None, lost })
+        Ok(Self {
+            title: named(&meta),
+            meta,
+            store: Store::Live(kept),
+            stream,
+            is_here,
+            without: None,
+            helper: None,
+            lost,
+        })
     }
 
     /// Gives it another name than that of the machine or the path of the trace.
@@ -167,6 +179,26 @@ impl Origin {
     pub fn titled(mut self, title: impl Into<String>) -> Self {
         self.title = title.into();
         self
+    }
+
+    /// Asks somebody else where tasks are in the kernel, if there is somebody: what the kernel tells to `CAP_SYS_ADMIN`.
+    ///
+    /// ```no_run
+    /// # use std::process::Command;
+    /// # use schedtrace_core::system::stacks::StackHelper;
+    /// # use schedtrace_tui::Origin;
+    /// let helper = StackHelper::start(&mut Command::new("/usr/lib/my-stacks"))?;
+    /// let origin = Origin::procfs("this program records nothing")?.helped(Some(helper));
+    /// # Ok::<(), schedtrace_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn helped(mut self, helper: Option<StackHelper>) -> Self {
+        self.helper = helper;
+        self
+    }
+
+    pub(crate) fn take_helper(&mut self) -> Option<StackHelper> {
+        self.helper.take()
     }
 
     /// The name of the machine, or of the trace.

@@ -11,35 +11,8 @@ use crate::sql::{self, Answer, Table};
 /// So many statements are remembered.
 const REMEMBERED: usize = 200;
 
-/// What stands in statements beside names.
-const WORDS: [&str; 26] = [
-    "select",
-    "from",
-    "where",
-    "group",
-    "order",
-    "by",
-    "having",
-    "limit",
-    "with",
-    "as",
-    "and",
-    "or",
-    "not",
-    "in",
-    "between",
-    "like",
-    "join",
-    "left",
-    "using",
-    "distinct",
-    "desc",
-    "count(*)",
-    "approx_percentile_cont(",
-    "$from",
-    "$until",
-    "null",
-];
+/// The time that is looked at, in statements.
+const EDGES: [&str; 2] = ["$from", "$until"];
 
 /// What a key has led to.
 #[derive(Debug, PartialEq, Eq)]
@@ -236,16 +209,20 @@ impl Prompt {
         let line = self.line.text().to_lowercase();
         let before: String = self.line.letters()[..from].iter().collect::<String>().to_lowercase();
         let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-        let wants_table =
-            before.trim_end().rsplit(char::is_whitespace).next().is_some_and(|w| w == "from" || w == "join");
+        let last = before.trim_end().rsplit(char::is_whitespace).next().unwrap_or_default();
+        if last == "between" && EDGES[0].starts_with(begun) {
+            return vec![EDGES.join(" and ")];
+        }
+        let wants_table = matches!(last, "from" | "join");
         let is_named = |table: &&Table| words.contains(&table.name.as_str());
         let any_named = self.tables().iter().any(|table| is_named(&table));
         let columns =
             self.tables().iter().filter(|table| !any_named || is_named(table)).flat_map(|table| &table.columns);
         let tables = self.tables().iter().map(|table| &table.name);
+        let words = sql::WORDS.iter().chain(&EDGES).map(|word| (*word).to_owned());
         let mut names: Vec<String> = match wants_table {
             true => tables.cloned().collect(),
-            false => columns.chain(tables).cloned().chain(WORDS.map(str::to_owned)).collect(),
+            false => columns.chain(tables).cloned().chain(words).collect(),
         };
         names.retain(|name| name.starts_with(begun));
         names.sort_unstable();
@@ -330,11 +307,14 @@ mod tests {
         (0..18).for_each(|_| _ = prompt.press(KeyCode::Left.into()));
         assert_eq!(press(&mut prompt, &[Tab]), "select c| from thread_state");
         let offered = prompt.offers().map(|(names, _)| names.join(" "));
-        assert_eq!(offered.as_deref(), Some("cause comm count(*)"), "columns of the table that is named");
+        let all = if sql::WORDS.is_empty() { "cause comm" } else { "case cause comm count(*)" };
+        assert_eq!(offered.as_deref(), Some(all), "columns of the table that is named");
         prompt.set_line("select w.wake");
         assert_eq!(press(&mut prompt, &[Tab]), "select w.wake|", "nothing more in common");
         prompt.set_line("SELECT $u");
         assert_eq!(press(&mut prompt, &[Tab]), "SELECT $until|");
+        prompt.set_line("select ts from wakeup where ts between ");
+        assert_eq!(press(&mut prompt, &[Tab]), "select ts from wakeup where ts between $from and $until|");
         prompt.set_line("select zzz");
         assert_eq!(press(&mut prompt, &[Tab, Tab]), "select zzz|");
     }

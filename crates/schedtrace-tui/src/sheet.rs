@@ -16,8 +16,10 @@ pub(crate) enum Value {
     #[default]
     None,
     Count(u64),
-    /// A duration.
+    /// How long somebody waited, or something took that should not.
     Time(u64),
+    /// A duration that is none of these: it is good or bad at no length.
+    Lasted(u64),
     /// A duration whose end is not known.
     AtLeast(u64),
     /// A moment, told from the beginning of the recording.
@@ -79,7 +81,7 @@ impl Value {
         match self {
             Self::None => "-".to_owned(),
             Self::Count(count) => count.to_string(),
-            Self::Time(ns) => Nanos(*ns).to_string(),
+            Self::Time(ns) | Self::Lasted(ns) => Nanos(*ns).to_string(),
             Self::AtLeast(ns) => format!(">{}", Nanos(*ns)),
             Self::Moment(at) => format!("{:.6}", (*at - origin).0 as f64 / 1e9),
             Self::RatioAtLeast(ratio) => format!(">{:.1}%", ratio * 100.0),
@@ -98,7 +100,7 @@ impl Value {
     pub(crate) fn json(&self) -> serde_json::Value {
         match self {
             Self::None => serde_json::Value::Null,
-            Self::Count(n) | Self::Time(n) | Self::AtLeast(n) | Self::Bytes(n) => json!(n),
+            Self::Count(n) | Self::Time(n) | Self::Lasted(n) | Self::AtLeast(n) | Self::Bytes(n) => json!(n),
             Self::Moment(at) => json!(at),
             Self::Ratio(number)
             | Self::RatioAtLeast(number)
@@ -120,7 +122,7 @@ impl Value {
     pub(crate) fn number(&self) -> Option<f64> {
         match self {
             Self::None | Self::Text(_) => None,
-            Self::Count(n) | Self::Time(n) | Self::AtLeast(n) | Self::Bytes(n) => Some(*n as f64),
+            Self::Count(n) | Self::Time(n) | Self::Lasted(n) | Self::AtLeast(n) | Self::Bytes(n) => Some(*n as f64),
             Self::Moment(at) => Some(at.0 as f64),
             Self::Int(number) => Some(*number as f64),
             Self::Ratio(number)
@@ -143,7 +145,9 @@ impl Value {
             Self::None => Key::None,
             Self::Text(text) => Key::Text(natural(text)),
             // Numbers that are one and the same as an `f64` are still told apart.
-            Self::Count(n) | Self::Time(n) | Self::AtLeast(n) | Self::Bytes(n) => key(*n as f64, (*n).into()),
+            Self::Count(n) | Self::Time(n) | Self::Lasted(n) | Self::AtLeast(n) | Self::Bytes(n) => {
+                key(*n as f64, (*n).into())
+            }
             Self::Int(n) => key(*n as f64, (*n).into()),
             Self::Moment(at) => key(at.0 as f64, at.0.into()),
             Self::Ratio(n)
@@ -370,6 +374,8 @@ pub(crate) struct Sheet {
     pub(crate) empty: Cow<'static, str>,
     /// What stands below a row is hidden until it is opened.
     pub(crate) folds: bool,
+    /// A text for which there is no room goes on below, in the column that takes what is left.
+    pub(crate) wraps: bool,
     /// Rows come at its end: who looks at the last one goes on to do so.
     pub(crate) newest_last: bool,
 }
@@ -380,7 +386,16 @@ const NOTHING: &str = "nothing here";
 impl Sheet {
     pub(crate) fn new(title: impl Into<String>, columns: impl Into<Columns>, rows: Vec<Row>) -> Self {
         let (total, columns) = (rows.len(), columns.into());
-        Self { title: title.into(), columns, rows, total, empty: NOTHING.into(), folds: false, newest_last: false }
+        Self {
+            title: title.into(),
+            columns,
+            rows,
+            total,
+            empty: NOTHING.into(),
+            folds: false,
+            wraps: false,
+            newest_last: false,
+        }
     }
 
     pub(crate) fn of(mut self, total: usize) -> Self {
@@ -410,6 +425,12 @@ impl Sheet {
     pub(crate) fn folded(mut self) -> Self {
         self.folds = true;
         self.total = self.rows.iter().filter(|row| row.depth == 0).count();
+        self
+    }
+
+    /// Shows all of its texts, on as many lines as they take.
+    pub(crate) fn wrapped(mut self) -> Self {
+        self.wraps = true;
         self
     }
 

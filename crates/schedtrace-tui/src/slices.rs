@@ -50,8 +50,7 @@ impl Slices {
         let mut rest = None;
         while let Some(border) = self.borders.pop_if(|border| *border < batch.until) {
             let mut part = rest.unwrap_or_else(|| batch.clone());
-            // A wait that is over at the border is one of the slice that ends there: none of it lies in the next.
-            let later = part.events.split_off(part.events.partition_point(|event| event.ts <= border));
+            let later = part.events.split_off(part.events.partition_point(|event| event.ts < border));
             part.until = border;
             self.sched.update(&part);
             self.done.push(self.slice(border));

@@ -51,6 +51,12 @@ pub(crate) fn answer(_: &Store, _: &Question, _: Arc<AtomicBool>) -> Result<Answ
     Err(schedtrace_core::Error::Invalid(WITHOUT.unwrap_or_default().to_owned()))
 }
 
+/// What stands in statements beside names.
+#[cfg(feature = "sql")]
+pub(crate) use schedtrace_core::query::WORDS;
+#[cfg(not(feature = "sql"))]
+pub(crate) const WORDS: [&str; 0] = [];
+
 #[cfg(not(feature = "sql"))]
 pub(crate) fn tables() -> Vec<Table> {
     Vec::new()

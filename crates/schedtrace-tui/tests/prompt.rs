@@ -76,6 +76,28 @@ fn rows_are_a_table_as_all_others() {
 }
 
 #[test]
+fn what_is_asked_of_the_selected_time_is_offered() {
+    let mut screen = hackbench();
+    screen.press(KeyCode::Char(';'));
+    let text = until(&mut screen, "what can be asked");
+    assert!(text.contains("such as select comm") && text.contains("All time is asked; $from and $until are"), "{text}");
+    screen.press(KeyCode::Esc);
+    screen.settle();
+    // A part of the time, and back.
+    screen.keys("z");
+    let text = screen.text();
+    assert!(text.contains("`ts between $from and $until` asks of the selected"), "{text}");
+    screen.press(KeyCode::Char(';'));
+    assert!(screen.text().contains("such as select * from thread_state where ts between"), "{}", screen.text());
+    screen.press(KeyCode::Esc);
+    screen.press(KeyCode::Enter);
+    screen.settle();
+    assert!(screen.text().contains("where ts between $from and $until limit 100"), "{}", screen.text());
+    screen.press(KeyCode::Enter);
+    until(&mut screen, " in 0.");
+}
+
+#[test]
 fn what_is_wrong_is_told_and_what_was_meant() {
     let mut screen = hackbench();
     ask(&mut screen, "select commm from thread_state");

@@ -105,7 +105,7 @@ fn keys_go_in_and_views_come_out() {
     terminal.wait("who waited");
     terminal.wait_state("1 1 0");
     terminal.keys(&["2"]);
-    terminal.wait("OFF-CPU");
+    terminal.wait("WAKEUPS");
     terminal.keys(&["/", "h", "a", "c", "k", "b", "Enter"]);
     let screen = terminal.wait("only `hackb`");
     assert!(!screen.contains("rcu_preempt"), "{screen}");

@@ -126,6 +126,12 @@ fn vm_cpus_come_and_go_under_the_screen() {
     let terminal = top("");
     for _ in 0..2 {
         set_online(7, false);
+        // Its last switch was to its stopper, which nobody sees leave: it is not busy because of that.
+        let is_gone = |screen: &str| {
+            let told = busy(screen);
+            told.iter().any(|(of, _)| *of == 6) && told.iter().all(|(of, _)| *of != 7)
+        };
+        terminal.wait_until("CPU 7 is off line", is_gone);
         // The others are followed, and it is when it is back.
         assert_followed(&terminal, 6);
         terminal.keys(&["3"]);

@@ -52,6 +52,10 @@ pub(crate) enum Command {
     #[cfg(feature = "live")]
     Doctor(DoctorArgs),
     Top(TopArgs),
+    /// Tells `schedtrace top`, which has given its privileges up, where tasks are in the kernel.
+    #[cfg(feature = "live")]
+    #[command(hide = true)]
+    Stacks,
     Report(ReportArgs),
     Diff(DiffArgs),
     Explain(ExplainArgs),

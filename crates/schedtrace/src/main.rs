@@ -92,6 +92,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "live")]
         Command::Doctor(args) => doctor::run(&args),
         Command::Top(args) => top::run(&args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "live")]
+        Command::Stacks => top::stacks().map(|()| ExitCode::SUCCESS),
         Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => explain::run(&args).map(|()| ExitCode::SUCCESS),

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid, geteuid, getgid, getgroups, getuid};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
 };
 use schedtrace_core::Error;
 
@@ -124,6 +125,23 @@ pub(crate) fn drop_all(user: Option<&User>) -> Result<(), Error> {
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
         .map_err(|error| Error::Invalid(format!("cannot give up capabilities: {error}")))
+}
+
+/// What it takes to see where any task is in the kernel: to open the file of another user's task, to look into that task,
+/// and to be told.
+const FOR_STACKS: CapabilitySet =
+    CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::SYS_ADMIN);
+
+/// Whether this process may see where any task is in the kernel.
+pub(crate) fn may_see_stacks() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(FOR_STACKS))
+}
+
+/// Gives up all capabilities but those that it takes to see where tasks are in the kernel.
+pub(crate) fn keep_for_stacks() -> Result<(), Error> {
+    let kept = CapabilitySets { effective: FOR_STACKS, permitted: FOR_STACKS, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, kept)
+        .map_err(|error| Error::Invalid(format!("cannot see where tasks are in the kernel: {error}; run with sudo")))
 }
 
 /// Whether what was given up would come back if this program were started again by whom it is now: by root, or from a file

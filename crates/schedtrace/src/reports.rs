@@ -2,6 +2,7 @@
 
 mod events;
 mod latencies;
+mod system;
 
 use std::io::Write;
 use std::path::Path;
@@ -120,6 +121,7 @@ impl Page<'_> {
             ReportName::Dispatch => set.dispatch.as_ref().map(|report| self.dispatch(report)),
             ReportName::Power => set.power.as_ref().map(|report| self.power(report)),
             ReportName::Syscalls => set.syscalls.as_ref().map(|report| self.syscalls(report)),
+            ReportName::SystemUse => set.system.as_ref().map(|report| self.system(report)),
             _ => None,
         };
         text.unwrap_or_else(|| "  Only --json prints this one.\n".into())

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use schedtrace_core::Error;
+#[cfg(feature = "live")]
+use schedtrace_core::system::stacks::StackHelper;
 use schedtrace_tui::{App, Ended, Origin, Quit, Settings, check_terminal, once, show};
 
 use crate::args::TopArgs;
@@ -89,6 +91,7 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
     }
     let user = privilege::invoking_user(args.collect.user.as_deref())?;
     let attached = args.collect.builder().load().and_then(|loaded| loaded.attach());
+    let helper = stack_helper();
     privilege::drop_all(user.as_ref())?;
     let mut settings = settings(args, |name| variable(user.as_ref(), name))?;
     let attached = match attached {
@@ -103,7 +106,25 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
     let collector = attached.start()?;
     let stopper = collector.stopper();
     let options = WindowOptions { duration: settings.interval.max(LOOK_BACK), ..WindowOptions::default() };
-    shown(args, Origin::live(collector, move || stopper.stop(), options)?, settings)
+    shown(args, Origin::live(collector, move || stopper.stop(), options)?.helped(helper), settings)
+}
+
+/// Starts the one that may see where tasks are in the kernel, if this one may: none of its own threads will. Without it, the
+/// kernel says why it does not tell.
+#[cfg(feature = "live")]
+fn stack_helper() -> Option<StackHelper> {
+    if !crate::privilege::may_see_stacks() {
+        return None;
+    }
+    let program = std::env::current_exe().ok()?;
+    StackHelper::start(std::process::Command::new(program).arg("stacks").env_clear().current_dir("/")).ok()
+}
+
+/// What that one does.
+#[cfg(feature = "live")]
+pub(crate) fn stacks() -> Result<(), Failure> {
+    crate::privilege::keep_for_stacks()?;
+    Ok(schedtrace_core::system::stacks::serve(Path::new("/"), std::io::stdin().lock(), std::io::stdout().lock())?)
 }
 
 /// Starts this program again in its own place, with other events: the privileges that were given up come back with that

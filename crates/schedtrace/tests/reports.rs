@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "states",
     "latency",
     "depth",
@@ -24,6 +24,7 @@ const NAMES: [&str; 15] = [
     "dispatch",
     "power",
     "syscalls",
+    "system",
 ];
 
 fn schedtrace(args: &[&str]) -> Output {

@@ -70,7 +70,7 @@ fn a_screen_is_printed_for_scripts() {
         String::from_utf8(output.stdout).unwrap()
     };
     let screen = print(&["--view", "tasks", "--width", "100", "--height", "20"]);
-    assert!(screen.contains("rcu_preempt[18]") && screen.contains("OFF-CPU"), "{screen}");
+    assert!(screen.contains("rcu_preempt[18]") && screen.contains("WAKEUPS"), "{screen}");
     assert_eq!(screen.lines().count(), 20);
     assert!(screen.lines().all(|line| line.chars().count() <= 100), "{screen}");
     assert!(print(&["--ascii"]).is_ascii());

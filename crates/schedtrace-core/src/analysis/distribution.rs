@@ -72,6 +72,26 @@ pub struct Summary {
     pub total_ns: u64,
 }
 
+/// How many of a [`Distribution`]'s samples are of about one length: a bar of its histogram.
+///
+/// ```
+/// use schedtrace_core::analysis::{Bucket, Distribution};
+/// let mut waits = Distribution::default();
+/// [700, 1_000, 5_000].into_iter().for_each(|ns| waits.record(ns));
+/// let bars = waits.histogram();
+/// assert_eq!(bars[0], Bucket { from_ns: 512, until_ns: 1_024, count: 2 });
+/// assert_eq!(bars.iter().map(|bar| bar.count).collect::<Vec<_>>(), [2, 0, 0, 1]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bucket {
+    /// The shortest that belongs to it.
+    pub from_ns: u64,
+    /// The shortest that is too long for it.
+    pub until_ns: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
 impl Distribution {
     /// Adds a sample.
     pub fn record(&mut self, ns: u64) {
@@ -166,6 +186,31 @@ impl Distribution {
         });
         // Buckets tell a little more than there is.
         (count, total.min(self.total_ns()))
+    }
+
+    /// How many samples are how long, in buckets that double, as `hist()` of bpftrace and `runqlat` of bcc have them: those
+    /// of less than 1 ns, less than 2 ns, less than 4 ns, and so on, from the first bucket that is not empty to the last.
+    /// Exact however many samples there are (what is longer than 146 years may count as that).
+    ///
+    /// ```
+    /// use schedtrace_core::analysis::Distribution;
+    /// assert!(Distribution::default().histogram().is_empty());
+    /// ```
+    #[must_use]
+    pub fn histogram(&self) -> Vec<Bucket> {
+        let mut counts = [0_u64; u64::BITS as usize + 1];
+        // The width of a number in bits says which one: 0 is of none. Those of `each` are never rounded over a power of two.
+        let which = |ns: u64| (u64::BITS - ns.leading_zeros()) as usize;
+        self.each(|ns, times| counts[which(ns)] = counts[which(ns)].saturating_add(times));
+        let edge = |at: usize| 1_u64.checked_shl(at as u32).unwrap_or(u64::MAX);
+        let bucket = |at: usize| Bucket {
+            from_ns: if at == 0 { 0 } else { edge(at - 1) },
+            until_ns: edge(at),
+            count: counts[at],
+        };
+        let first = counts.iter().position(|&count| count > 0);
+        let last = counts.iter().rposition(|&count| count > 0);
+        first.zip(last).map_or_else(Vec::new, |(first, last)| (first..=last).map(bucket).collect())
     }
 
     /// All samples, those of one bucket together.
@@ -317,6 +362,14 @@ mod tests {
         assert_eq!(distribution.total_ns(), 20_100 << 26);
     }
 
+    #[test]
+    fn buckets_double_and_reach_both_ends_of_the_range() {
+        let bars: Vec<_> = of([0, 1, 2, 3, 4]).histogram();
+        let bar = |from_ns, until_ns, count| Bucket { from_ns, until_ns, count };
+        assert_eq!(bars, [bar(0, 1, 1), bar(1, 2, 1), bar(2, 4, 2), bar(4, 8, 1)]);
+        assert_eq!(of([u64::MAX]).histogram(), [bar(1 << 63, u64::MAX, 1)]);
+    }
+
     fn exact(sorted: &[u64], per_10_000: u32) -> u64 {
         let rank = (sorted.len() as u128 * u128::from(per_10_000)).div_ceil(10_000).max(1) as usize;
         sorted[rank - 1]
@@ -332,6 +385,13 @@ mod tests {
             let whole = of(samples.iter().copied());
             let mut merged = of(samples[..at].iter().copied());
             merged.merge(&of(samples[at..].iter().copied()));
+            let bars = merged.histogram();
+            for bar in &bars {
+                let inside = samples.iter().filter(|&&ns| bar.from_ns <= ns && ns < bar.until_ns).count();
+                prop_assert_eq!(bar.count, inside as u64, "from {} ns", bar.from_ns);
+            }
+            prop_assert_eq!(bars.iter().map(|bar| bar.count).sum::<u64>(), samples.len() as u64);
+            prop_assert!(bars.windows(2).all(|two| two[0].until_ns == two[1].from_ns));
             let mut sorted = samples.clone();
             sorted.sort_unstable();
             for distribution in [&whole, &merged] {

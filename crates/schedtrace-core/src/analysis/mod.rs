@@ -70,6 +70,7 @@ pub mod states;
 mod study;
 mod switches;
 mod syscalls;
+mod system_use;
 mod tables;
 mod tasks;
 mod thread_states;
@@ -89,7 +90,7 @@ pub use conservation::{Conservation, ConservationReport, ConservationRow, IdleCp
 pub use cpu_time::{CpuRow, CpuTimeReport, CpuTimeRow, CpuUse};
 pub use depth::{Depth, DepthReport, DepthRow, DepthStats, ImbalanceRow};
 pub use dispatch::{Dispatch, DispatchReport, DsqCounts, DsqRow, LayerRow};
-pub use distribution::{Distribution, Summary};
+pub use distribution::{Bucket, Distribution, Summary};
 pub use explain::{
     ContentionSource, CriticalPath, Explain, Explained, Explanation, Mechanism, Moment, PathPart, Recommendation,
     Severity, Step, Subject,
@@ -123,6 +124,10 @@ pub use runqueue::{
 pub use study::{Report, Sched, Scope};
 pub use switches::{SwitchCounts, SwitchCpuRow, SwitchRow, SwitchesReport};
 pub use syscalls::{SyscallFailure, SyscallRow, SyscallTask, SyscallTime, Syscalls, SyscallsReport};
+pub use system_use::{
+    Counter, CpuTimeShares, CpusUse, Gauge, InterfaceUse, LoadUse, MemoryUse, NetworkUse, PressureUse,
+    ResourcePressure, SampledCpu, SampledQueue, Samples, StallUse, SystemUse, SystemUseReport,
+};
 pub use tasks::{Tasks, Who};
 pub use thread_states::{
     SleepRow, StateRow, StateTime, ThreadState, ThreadStates, ThreadStatesReport, ThreadStatesRow,

@@ -474,24 +474,14 @@ impl Question for OffCpu {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{IDLE, Stream, X, stream, task};
+    use super::super::tests::{Stream, X};
     use super::super::{Analysis, GroupBy};
     use super::*;
     use crate::event::TaskState;
 
-    /// Task 1 runs until 1_100, is preempted by task 2 until 1_200, runs until 1_300, sleeps until task 2 wakes it at 1_600,
-    /// waits behind it until 1_650, and runs until 1_700; then it is gone.
+    /// The life of a thread, as one of a process.
     fn a_life(state: TaskState) -> Stream {
-        stream()
-            .by(GroupBy::Process)
-            .cpus(&[0])
-            .tasks(&[task(1, 11, 10, "one"), task(2, 12, 12, "two")])
-            .preempt(1_100, 0, 1, 2)
-            .preempt(1_200, 0, 2, 1)
-            .switch(1_300, 0, 1, state, 2)
-            .waking(1_600, 0, 2, 1, 0)
-            .preempt(1_650, 0, 2, 1)
-            .switch(1_700, 0, 1, X, IDLE)
+        super::super::tests::a_life(state).by(GroupBy::Process)
     }
 
     fn asked(stream: Stream, subject: Option<Subject>, min: u64) -> OffCpuReport {

@@ -236,7 +236,7 @@ struct Asked<Q> {
 
 /// Asks nothing.
 #[derive(Clone, Debug)]
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Observer for Nobody {}
 

@@ -12,7 +12,7 @@ use super::states::{CpuRef, Migrated, Observer, Ran, Seen, Slept, Span, States, 
 use super::study::Scope;
 use super::{
     Analysis, BlockIo, Conservation, Depth, Dispatch, Fairness, Futexes, Interrupts, Ipis, Latency, Options, Outliers,
-    Power, Preemptions, Shared, Syscalls, ThreadStates, Wakers,
+    Power, Preemptions, Shared, Syscalls, SystemUse, ThreadStates, Wakers,
 };
 use crate::error::Error;
 use crate::event::{Event, EventGroup, Nanos};
@@ -211,6 +211,8 @@ reports! {
     power: Power = "power" needs Cpu;
     /// Which system calls failed, and how long the chosen ones took.
     syscalls: Syscalls = "syscalls" needs Syscalls;
+    /// What the machine counted as a whole: memory, CPU time, load, pressure, network.
+    system: SystemUse = "system" needs System;
 }
 
 /// Reads a source to its end, and makes reports: as [`run`](super::run) of one [`Reports::study`], but divided among threads,

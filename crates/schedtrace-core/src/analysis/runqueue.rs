@@ -1,8 +1,11 @@
 //! Run-queue latency: how long tasks waited for a CPU after they had become runnable, and why they did.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use serde::Serialize;
 
-use super::distribution::{Distribution, Summary};
+use super::distribution::{Bucket, Distribution, Summary};
 use super::groups::{Gone, Group, GroupIx, Merge, Rows};
 use super::holders::{self, HolderOfWait};
 use super::states::{Cause, Seen, WaitEnd, Waited};
@@ -15,6 +18,8 @@ use crate::event::{Context, Cpu, Nanos, Waker};
 pub struct RunQueueReport {
     /// Of all tasks.
     pub total: RunQueueStats,
+    /// The waits in `total.wait`, by their lengths: [`Distribution::histogram`].
+    pub histogram: Vec<Bucket>,
     /// Of all tasks, for each cause.
     pub causes: Vec<CauseRow>,
     /// The groups that waited longest in all, most first. With CPUs as groups: by the CPU where the task ran in the end.
@@ -202,8 +207,8 @@ pub(super) struct RunQueue {
     cut: Rows<Cut>,
     causes: [Distribution; CauseKind::MEASURED.len()],
     worst: Vec<WorstWait>,
-    /// The shortest of `worst`, once there are enough of them.
-    least: u64,
+    /// How long those in `worst` are, and their places there: the shortest one makes room, of several the first.
+    lengths: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
 impl RunQueue {
@@ -230,7 +235,7 @@ impl RunQueue {
             }
             None => self.cut.at(row).censored.add(ns),
         }
-        if ns > 0 && scope.worst > 0 && (self.worst.len() < scope.worst || ns > self.least) {
+        if ns > 0 && scope.worst > 0 && (self.worst.len() < scope.worst || ns > self.least()) {
             self.rank(from, ns, sample.is_none(), wait, scope, seen);
         }
         true
@@ -257,11 +262,17 @@ impl RunQueue {
             held_by: holders::of_wait(wait, scope, seen),
         };
         if self.worst.len() < scope.worst {
+            self.lengths.push(Reverse((ns, self.worst.len())));
             self.worst.push(worst);
-        } else if let Some(shortest) = self.worst.iter_mut().min_by_key(|worst| worst.wait_ns) {
-            *shortest = worst;
+        } else if let Some(mut shortest) = self.lengths.peek_mut() {
+            let Reverse((length, at)) = &mut *shortest;
+            (*length, self.worst[*at]) = (ns, worst);
         }
-        self.least = self.worst.iter().map(|worst| worst.wait_ns).min().unwrap_or(0);
+    }
+
+    /// The shortest of `worst`.
+    fn least(&self) -> u64 {
+        self.lengths.peek().map_or(0, |&Reverse((ns, _))| ns)
     }
 
     pub(super) fn fold(&mut self, gone: &Gone) {
@@ -309,7 +320,7 @@ impl RunQueue {
             }
         };
         let mut worst: Vec<WorstWait> = self.worst.iter().chain(&open.worst).cloned().collect();
-        worst.sort_by_key(|worst| (std::cmp::Reverse(worst.wait_ns), worst.from_ns));
+        worst.sort_by_key(|worst| (Reverse(worst.wait_ns), worst.from_ns));
         worst.truncate(top);
         RunQueueReport {
             total: RunQueueStats {
@@ -318,6 +329,7 @@ impl RunQueue {
                 in_loss: sum.in_loss,
                 migrated: self.rows.iter().map(|(_, row)| row.migrated).sum(),
             },
+            histogram: all.histogram(),
             causes: CauseKind::MEASURED
                 .into_iter()
                 .zip(&self.causes)

@@ -23,9 +23,10 @@
 //!   any other moves the task from one queue to another.
 //! - A CPU's first switch tells who had it since the recording began, if nothing else was heard of that task.
 
+mod moves;
 mod recall;
 
-use crate::event::{Batch, Context, Cpu, Event, EventKind, Migrate, Nanos, Switch};
+use crate::event::{Batch, Context, Cpu, Event, EventKind, Nanos, Switch};
 use crate::event::{TaskId, TaskState, Waker, WakeupNew, Waking};
 use crate::source::Meta;
 use crate::system::Topology;
@@ -308,8 +309,12 @@ impl States {
             // Who the tasks are comes with the batch; what they do, with switches and wakeups.
             EventKind::Fork(_) | EventKind::Exec(_) | EventKind::Exit(_) | EventKind::Rename { .. } => {}
             _ => {
-                if let EventKind::Wakeup(wakeup) = event.kind {
-                    self.enqueued(wakeup.task);
+                match event.kind {
+                    EventKind::Wakeup(wakeup) => self.enqueued(wakeup.task),
+                    EventKind::HotplugExit(step) => {
+                        step.offline(event.cpu).into_iter().for_each(|cpu| self.unplugged(cpu))
+                    }
+                    _ => {}
                 }
                 out.happened(event, cpu, &self.seen());
             }
@@ -381,6 +386,13 @@ impl States {
             state: asleep.state,
             end,
             doubtful: end == SleepEnd::Unseen || self.doubt.of_wait(asleep.from, self.now),
+        }
+    }
+
+    /// Tells of a sleep that is over, if some of it lies in the stream: as of [runs](Self::vacate).
+    fn tell_slept(&self, task: TaskRef, asleep: Asleep, end: SleepEnd, out: &mut impl Observer) {
+        if !asleep.cut || asleep.from < self.now {
+            out.slept(&self.slept(task, asleep, end), &self.seen());
         }
     }
 
@@ -536,21 +548,14 @@ impl States {
             }
             let span = self.span(cpu, from, now);
             match was {
+                // Of one that began before the stream and ended with its first event, nothing lies in it.
+                Occupant::Task(_) if self.cpus.at(cpu).cut && from == now => {}
                 Occupant::Task(task) => out.ran(&Ran { task, span, left, cut: self.cpus.at(cpu).cut }, &seen),
                 Occupant::Idle => out.idled(&span, &seen),
                 Occupant::Unseen => out.unseen(&span, &seen),
             }
         }
         was
-    }
-
-    /// The task has left the CPU it was seen on, but nobody knows when, nor what it does.
-    fn lose(&mut self, cpu: CpuRef, task: TaskRef) {
-        if let Some(thread) = self.thread(task)
-            && matches!(thread.state, State::Running(on) if on == cpu)
-        {
-            (thread.state, thread.held, thread.ran_on) = (State::Lost, None, None);
-        }
     }
 
     /// `task` is off the CPU now.
@@ -588,17 +593,9 @@ impl States {
             State::Waiting(waiting) if !waiting.tentative => {
                 self.finish(task, waiting.cpu, &waiting, WaitEnd::Unseen, out)
             }
-            State::Blocked(asleep) => out.slept(&self.slept(task, asleep, SleepEnd::Unseen), &self.seen()),
+            State::Blocked(asleep) => self.tell_slept(task, asleep, SleepEnd::Unseen, out),
             State::Dead => self.tasks.revive(task),
             _ => {}
-        }
-    }
-
-    /// `task` was seen on `cpu`, and turns up elsewhere.
-    fn desert(&mut self, cpu: CpuRef, task: TaskRef) {
-        let cpu = self.cpus.at_mut(cpu);
-        if cpu.on == Occupant::Task(task) {
-            cpu.gone();
         }
     }
 
@@ -619,7 +616,7 @@ impl States {
                 self.start_unseen(task, out);
             }
             State::Blocked(asleep) => {
-                out.slept(&self.slept(task, asleep, SleepEnd::Unseen), &self.seen());
+                self.tell_slept(task, asleep, SleepEnd::Unseen, out);
                 self.start_unseen(task, out);
             }
             State::Unknown | State::Lost | State::Waiting(_) => self.start_unseen(task, out),
@@ -633,14 +630,15 @@ impl States {
         out.started_unseen(self.now, task, &self.seen());
     }
 
-    /// Tells of a wait that is over.
+    /// Tells of a wait that is over, if some of it lies in the stream: as of [runs](Self::vacate).
     fn finish(&mut self, task: TaskRef, cpu: CpuRef, wait: &Waiting, end: WaitEnd, out: &mut impl Observer) {
         let Some(thread) = self.thread(task) else { return };
         let mut segments = std::mem::take(&mut thread.segments);
         // If nobody saw the last move, on whose queue it was is known from where it ran.
         segments.push(Segment { cpu, from: wait.since, until: self.now });
-        let waited = self.waited(task, wait, cpu, &segments, end);
-        out.waited(&waited, &self.seen());
+        if !wait.cut || wait.from < self.now {
+            out.waited(&self.waited(task, wait, cpu, &segments, end), &self.seen());
+        }
         segments.clear();
         if let Some(thread) = self.thread(task) {
             // Its room is used again by the next wait.
@@ -698,7 +696,7 @@ impl States {
             _ => None,
         };
         if let Some(asleep) = asleep {
-            out.slept(&self.slept(task, asleep, SleepEnd::Woken(waker)), &self.seen());
+            self.tell_slept(task, asleep, SleepEnd::Woken(waker), out);
         }
     }
 
@@ -733,35 +731,6 @@ impl States {
         }
         let woken = Woken { at: now, cpu, task, current, context: Context::Task, new: true, awake };
         out.woken(&woken, &self.seen());
-    }
-
-    fn migrate(&mut self, migrate: &Migrate, out: &mut impl Observer) {
-        if migrate.task.is_idle() {
-            return;
-        }
-        let task = self.tasks.find(migrate.task);
-        let (Some(from), Some(to)) = (self.cpu(migrate.from), self.cpu(migrate.to)) else { return };
-        let (now, placed) = (self.now, migrate.placed);
-        // On a CPU that is not recorded it may have run and slept any number of times.
-        let reliable = placed || self.cpus.at(from).watched;
-        if let Some(thread) = self.thread(task)
-            && let State::Waiting(waiting) = &mut thread.state
-        {
-            if !reliable {
-                thread.state = State::Lost;
-            } else if placed && thread.segments.is_empty() {
-                // A CPU is chosen for a task that was asleep, never for one that had been kept from sleeping.
-                (waiting.cpu, waiting.tentative) = (to, false);
-                thread.asleep = None;
-            } else if thread.segments.len() < MAX_SEGMENTS {
-                thread.segments.push(Segment { cpu: from, from: waiting.since, until: now });
-                (waiting.cpu, waiting.since) = (to, now);
-            } else {
-                waiting.cpu = to;
-            }
-        }
-        let migrated = Migrated { at: now, task, from: migrate.from, to: migrate.to, placed };
-        out.migrated(&migrated, &self.seen());
     }
 
     fn free(&mut self, task: TaskId) {

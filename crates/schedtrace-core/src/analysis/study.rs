@@ -9,6 +9,7 @@ use super::groups::GroupIx;
 use super::holders::{Holders, HoldersReport};
 use super::loss::{Completeness, Losses};
 use super::migrations::{Migrations, MigrationsReport};
+use super::question::Nobody;
 use super::runqueue::{RunQueue, RunQueueReport};
 use super::states::{CpuRef, Migrated, Observer, Ran, Seen, Span, States, Switched, TaskRef, Tasks, Waited, Woken};
 use super::switches::{Switches, SwitchesReport};
@@ -99,9 +100,10 @@ impl Scope {
         (from < until).then_some((from, until))
     }
 
-    /// The part of a wait that counts; none of one that was over before the window. It may have taken no time.
+    /// The part of a wait that counts; none of one that was over before the window. It may have taken no time. One that ends
+    /// where the window begins is of this window only if it follows another one, in which that wait was not over yet.
     pub(super) fn clip_wait(&self, from: Nanos, until: Nanos) -> Option<(Nanos, Nanos)> {
-        if until < self.from || (until == self.from && from < until) {
+        if until < self.from || (until == self.from && from < until && self.floor == self.from) {
             return None;
         }
         let (from, until) = (from.max(self.floor), until.min(self.until));
@@ -200,6 +202,30 @@ impl Sched {
         self.from = Some(at);
     }
 
+    /// Takes a batch. The questions are not told of what is over before `told_from`: they speak of the window alone, and half of
+    /// what is read may lie before it.
+    pub(super) fn take(&mut self, batch: &Batch, told_from: Nanos) {
+        let from = self.questions.scope.from;
+        let until = self.options.until.unwrap_or(Nanos::MAX);
+        self.states.read(batch);
+        self.losses.read(batch, from, until);
+        for event in batch.events.iter().take_while(|event| event.ts < until) {
+            // An event that comes too late counts as of now.
+            if event.ts.max(self.states.now()) < told_from {
+                self.states.event(event, &mut Nobody);
+                continue;
+            }
+            if event.ts >= from {
+                self.events[event.kind.kind() as usize] += 1;
+            }
+            self.states.event(event, &mut self.questions);
+        }
+        self.states.advance(if batch.until == Nanos::MAX { batch.until } else { batch.until.min(until) });
+        if self.states.crowded() {
+            self.fold();
+        }
+    }
+
     fn completeness(&self, open: &Questions) -> Completeness {
         let (cut, in_loss) = self.questions.run_queue.cut();
         let (cut_open, in_loss_open) = open.run_queue.cut();
@@ -235,19 +261,7 @@ impl Analysis for Sched {
     }
 
     fn update(&mut self, batch: &Batch) {
-        let until = self.options.until.unwrap_or(Nanos::MAX);
-        self.states.read(batch);
-        self.losses.read(batch, self.questions.scope.from, until);
-        for event in batch.events.iter().take_while(|event| event.ts < until) {
-            if event.ts >= self.questions.scope.from {
-                self.events[event.kind.kind() as usize] += 1;
-            }
-            self.states.event(event, &mut self.questions);
-        }
-        self.states.advance(if batch.until == Nanos::MAX { batch.until } else { batch.until.min(until) });
-        if self.states.crowded() {
-            self.fold();
-        }
+        self.take(batch, self.questions.scope.from);
     }
 
     fn finish(&mut self, meta: &Meta) {

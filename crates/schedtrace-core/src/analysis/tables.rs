@@ -187,7 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::question::{Answered, Question};
-    use super::super::{BlockIo, Dispatch, Futexes, Interrupts, Ipis, Power, Syscalls};
+    use super::super::{BlockIo, Dispatch, Futexes, Interrupts, Ipis, Power, Syscalls, SystemUse};
     use super::*;
     use crate::event::{Cpu, Event, EventKind, Kind};
 
@@ -263,6 +263,7 @@ mod tests {
             survives::<Futexes>(&events);
             survives::<Ipis>(&events);
             survives::<Syscalls>(&events);
+            survives::<SystemUse>(&events);
             let report = survives::<Interrupts>(&events).answer;
             let total = report.total.hardirq_ns + report.total.softirq_ns + report.total.ipi_ns;
             let stolen: u64 = report.interrupted.iter().map(|row| row.stolen_ns).sum();

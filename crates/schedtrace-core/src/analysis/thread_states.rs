@@ -380,7 +380,7 @@ impl Question for ThreadStates {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{IDLE, S, Stream, X, stream, sums, task};
+    use super::super::tests::{S, Stream, a_life, sums};
     use super::super::{Answered, Options};
     use super::*;
     use crate::event::{Address, FutexWait};
@@ -393,20 +393,6 @@ mod tests {
         let of = |row: &&ThreadStatesRow| matches!(&row.group, Group::Task(who) if who.tid == tid);
         let row = report.groups.iter().find(of);
         row.into_iter().flat_map(|row| &row.states).map(|time| (time.state, time.times, time.total_ns)).collect()
-    }
-
-    /// Task 1 runs until 1_100, is preempted until 1_200, runs until 1_300, sleeps until 1_600, waits until 1_650, and runs until
-    /// 1_700; then it is gone. Task 2 has the CPU meanwhile.
-    fn a_life(state: TaskState) -> Stream {
-        stream()
-            .cpus(&[0])
-            .tasks(&[task(1, 11, 11, "one"), task(2, 12, 12, "two")])
-            .preempt(1_100, 0, 1, 2)
-            .preempt(1_200, 0, 2, 1)
-            .switch(1_300, 0, 1, state, 2)
-            .waking(1_600, 0, 2, 1, 0)
-            .preempt(1_650, 0, 2, 1)
-            .switch(1_700, 0, 1, X, IDLE)
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod by_kind;
 mod kernel;
 mod read;
+mod term;
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,12 +11,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use regex::Regex;
-
 pub use self::by_kind::KindFilters;
 use self::kernel::Get;
 pub(super) use self::kernel::system;
-pub(crate) use self::read::cut;
+pub(crate) use self::term::cut;
+pub use self::term::{Condition, Operator, Pattern, Quantity, Unit};
 use super::field::text;
 use super::{Batch, Cpu, Event, EventKind, FieldType, Kind, NameId, Task, TaskId};
 
@@ -43,6 +43,9 @@ use super::{Batch, Cpu, Event, EventKind, FieldType, Kind, NameId, Task, TaskId}
 /// | `=`, `==`, `!=` | numbers, texts | they are equal, or not |
 /// | `<`, `<=`, `>`, `>=` | numbers | the field is less, at most, more, at least |
 /// | `~`, `!~` | texts | a regular expression is found in it, or not: `~ '^W'`, `~ 'W'` |
+///
+/// A number may have a unit: of time (`ns`, `us`, `ms`, `s`, `min`, `h`), of bytes (`B`, `KiB`, `MiB` ...), or `k`, `M`, `G`. A
+/// time without one is in nanoseconds.
 ///
 /// Texts may stand in quotes, `'` or `"`, and have to where there is an `and`, a comma or `&&` in them; nothing is escaped
 /// there. Patterns are those of the crate `regex`, of bounded size, and take time in proportion to the text.
@@ -84,7 +87,7 @@ struct Term {
     /// Of which kinds it speaks, where it says so.
     kinds: Option<Vec<Kind>>,
     field: Field,
-    comparison: Comparison,
+    operator: Operator,
     value: Value,
 }
 
@@ -120,34 +123,9 @@ enum Place {
 enum Value {
     Number(i128),
     Text(String),
-    Pattern(Regex),
+    Pattern(Pattern),
     Kinds(Vec<Kind>),
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    Equal,
-    Unequal,
-    Less,
-    AtMost,
-    More,
-    AtLeast,
-    Matches,
-    MatchesNot,
-}
-
-/// Longer ones first: `>=` begins with `>`.
-const COMPARISONS: [(&str, Comparison); 9] = [
-    (">=", Comparison::AtLeast),
-    ("<=", Comparison::AtMost),
-    ("==", Comparison::Equal),
-    ("!=", Comparison::Unequal),
-    ("!~", Comparison::MatchesNot),
-    ("~", Comparison::Matches),
-    (">", Comparison::More),
-    ("<", Comparison::Less),
-    ("=", Comparison::Equal),
-];
 
 /// What scxtop's fields are here, and of which kind.
 const ALIASES: [(&str, Kind, &str); 11] = [
@@ -164,32 +142,15 @@ const ALIASES: [(&str, Kind, &str); 11] = [
     ("perf", Kind::ScxCpuperf, "performance"),
 ];
 
-const UNITS: [(&str, i128); 4] = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
-
-impl Comparison {
-    fn holds<T: PartialOrd + ?Sized>(self, found: &T, wanted: &T) -> bool {
-        match self {
-            Self::Equal => found == wanted,
-            Self::Unequal => found != wanted,
-            Self::Less => found < wanted,
-            Self::AtMost => found <= wanted,
-            Self::More => found > wanted,
-            Self::AtLeast => found >= wanted,
-            // They are not about order.
-            Self::Matches | Self::MatchesNot => false,
-        }
-    }
-}
-
 impl Term {
     fn holds_number(&self, found: i128) -> bool {
-        matches!(self.value, Value::Number(wanted) if self.comparison.holds(&found, &wanted))
+        matches!(self.value, Value::Number(wanted) if self.operator.holds(&found, &wanted))
     }
 
     fn holds_text(&self, found: &str) -> bool {
         match &self.value {
-            Value::Text(wanted) => self.comparison.holds(found, wanted.as_str()),
-            Value::Pattern(pattern) => pattern.is_match(found) == (self.comparison == Comparison::Matches),
+            Value::Text(wanted) => self.operator.holds(found, wanted.as_str()),
+            Value::Pattern(pattern) => pattern.is_in(found) == (self.operator == Operator::Matches),
             Value::Number(_) | Value::Kinds(_) => false,
         }
     }
@@ -205,15 +166,6 @@ impl FromStr for EventFilter {
 
 fn bad(term: &str, why: impl fmt::Display) -> BadFilter {
     BadFilter { term: term.chars().take(80).collect(), why: why.to_string() }
-}
-
-/// A number, in hexadecimal if it says so; one with a unit in nanoseconds.
-pub(crate) fn number(text: &str) -> Option<i128> {
-    if let Some(digits) = text.strip_prefix("0x") {
-        return u64::from_str_radix(digits, 16).ok().map(i128::from);
-    }
-    let plain = |text: &str| text.parse::<i64>().map(i128::from).or_else(|_| text.parse::<u64>().map(i128::from)).ok();
-    plain(text).or_else(|| UNITS.iter().find_map(|(unit, scale)| Some(plain(text.strip_suffix(unit)?.trim())? * scale)))
 }
 
 impl EventFilter {
@@ -285,10 +237,8 @@ impl EventFilter {
             let spoken_of = term.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind));
             spoken_of
                 && match (&term.field, &term.value) {
-                    (Field::Event, Value::Kinds(kinds)) => {
-                        kinds.contains(&kind) == (term.comparison == Comparison::Equal)
-                    }
-                    (Field::Group, Value::Text(group)) => term.comparison.holds(&*kind.group().to_string(), &**group),
+                    (Field::Event, Value::Kinds(kinds)) => kinds.contains(&kind) == (term.operator == Operator::Equal),
+                    (Field::Group, Value::Text(group)) => term.operator.holds(&*kind.group().to_string(), &**group),
                     (Field::Of(parts), _) => parts.iter().any(|part| part.kind == kind),
                     _ => true,
                 }
@@ -330,7 +280,7 @@ impl EventFilter {
         match &term.field {
             Field::Event => {
                 let named = matches!(&term.value, Value::Kinds(kinds) if kinds.contains(&kind));
-                named == (term.comparison == Comparison::Equal)
+                named == (term.operator == Operator::Equal)
             }
             Field::Group => term.holds_text(&kind.group().to_string()),
             Field::Cpu => term.holds_number(event.cpu.0.into()),
@@ -354,7 +304,7 @@ impl EventFilter {
             }
             (FieldType::Signed, _) => term.holds_number(i128::from(value as i64)),
             // Not divided, which would round: what is wanted is multiplied.
-            (_, Value::Number(wanted)) => term.comparison.holds(&i128::from(value), &wanted.saturating_mul(scale)),
+            (_, Value::Number(wanted)) => term.operator.holds(&i128::from(value), &wanted.saturating_mul(scale)),
             (_, Value::Kinds(_)) => false,
         };
         match place {

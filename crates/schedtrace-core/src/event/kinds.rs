@@ -247,7 +247,22 @@ macro_rules! events {
         /// How many kinds are declared with their fields.
         const DECLARED: usize = [$($name),*].len();
 
-        impl EventKind {
+        impl HotplugExit {
+    /// The CPU that is off line after this step, which the CPU `by` has done, if one is: the last steps that take a CPU down,
+    /// from `CPUHP_TEARDOWN_CPU` on, are done by another one (`kernel/cpu.c`). It is so until something happens on it again.
+    ///
+    /// ```
+    /// use schedtrace_core::{Cpu, HotplugExit};
+    /// let step = HotplugExit { target_cpu: Cpu(7), state: 87, step: 145, result: 0 };
+    /// assert_eq!((step.offline(Cpu(0)), step.offline(Cpu(7))), (Some(Cpu(7)), None));
+    /// ```
+    #[must_use]
+    pub fn offline(&self, by: Cpu) -> Option<Cpu> {
+        (self.result == 0 && self.state < self.step && by != self.target_cpu).then_some(self.target_cpu)
+    }
+}
+
+impl EventKind {
             /// Which kind it is.
             ///
             /// ```
@@ -640,9 +655,10 @@ events! {
         /// The process that records.
         pid: u32,
     }
-    /// A number of `/proc/stat`: times in ticks of `sysconf(_SC_CLK_TCK)`, and counts, since the start of the machine.
+    /// A number of `/proc/stat`, or of `/proc/vmstat`: times in ticks of `sysconf(_SC_CLK_TCK)`, and counts, since the start
+    /// of the machine.
     SystemStat = "system_stat" in System, Counter {
-        /// What: `cpu0.user`, `ctxt`, `procs_running`.
+        /// What: `cpu0.user`, `ctxt`, `procs_running`, `pgfault`.
         metric: NameId,
         /// How much.
         value: i64,
@@ -710,15 +726,16 @@ impl Kind {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// Whether it is recorded unless something else is asked for.
+    /// Whether it is recorded unless something else is asked for: what the scheduler does and who the tasks are, and which
+    /// CPUs go off line, since from there nothing is heard.
     ///
     /// ```
     /// use schedtrace_core::Kind;
-    /// assert!(Kind::Switch.is_default() && !Kind::SoftirqEntry.is_default());
+    /// assert!(Kind::Switch.is_default() && Kind::HotplugExit.is_default() && !Kind::SoftirqEntry.is_default());
     /// ```
     #[must_use]
     pub const fn is_default(self) -> bool {
-        (self as u8) <= Self::Rename as u8
+        (self as u8) <= Self::Rename as u8 || matches!(self, Self::HotplugExit)
     }
 
     /// Whether it comes from the recorder itself, which looks at files of the kernel's: no program in the kernel records it,

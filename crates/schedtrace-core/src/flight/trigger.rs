@@ -6,7 +6,7 @@ use std::str::FromStr;
 use hashbrown::HashMap;
 
 use crate::analysis::states::{CpuRef, Observer, Seen, SleepEnd, Slept, States, TaskRef, WaitEnd, Waited};
-use crate::event::{Batch, Cpu, Event, EventFilter, Nanos, Task, TaskId, cut, number};
+use crate::event::{Batch, Cpu, Event, EventFilter, Nanos, Quantity, Task, TaskId, cut};
 use crate::source::{Fired, Meta};
 
 /// So many firings of one batch are told one by one.
@@ -147,8 +147,7 @@ impl Of {
             None => cut(terms).map_err(|bad| bad.to_string())?,
         };
         let (limit, or_equal) = limit(terms.trim())?;
-        let has_unit = limit.ends_with('s');
-        let limit = number(limit).filter(|_| has_unit).and_then(|ns| u64::try_from(ns).ok());
+        let limit = Quantity::read(limit).and_then(Quantity::time_ns);
         let limit = limit.ok_or("how long? write a time such as 20ms")?;
         let whose = whose.map(str::parse::<EventFilter>);
         let whose = whose.transpose().map_err(|bad| bad.to_string())?;

@@ -159,6 +159,12 @@ impl Statuses {
                 }
                 status.cpu = e.to;
             }
+            EventKind::HotplugExit(e) => {
+                let Some(off) = e.offline(cpu) else { return };
+                // Whoever was seen there last has left it, and nobody told.
+                let left = |status: &&mut TaskStatus| status.cpu == off && matches!(status.doing, Doing::Running(_));
+                self.slots.iter_mut().filter(left).for_each(|status| status.doing = Doing::Unknown);
+            }
             EventKind::Snapshot(e) if !e.task.is_idle() && self.find(e.task).is_none() => {
                 let doing = if e.running { Doing::Running(None) } else { Doing::Waiting };
                 self.set(e.task, ts, cpu, doing);

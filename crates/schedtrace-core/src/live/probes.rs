@@ -415,8 +415,8 @@ mod tests {
     #[test]
     fn by_itself_nothing_is_loaded_but_what_is_recorded_by_default() {
         let selection = select(&Without("", true), &Wanted::default()).unwrap();
-        assert_eq!(selection.programs.len(), 9);
-        assert_eq!(selection.probes.len(), 9, "and of nothing else anything is said");
+        assert_eq!(selection.programs.len(), 10);
+        assert_eq!(selection.probes.len(), 10, "and of nothing else anything is said");
     }
 
     #[test]
@@ -453,7 +453,7 @@ mod tests {
         assert!(selection.programs.iter().all(|program| !is_of_sched_ext(program)));
         // And where that is not enough, what everybody records; with less nothing would be left.
         let least = selection.less(&all(), "no").unwrap();
-        assert_eq!(least.programs.len(), 9);
+        assert_eq!(least.programs.len(), 10);
         assert!(least.probes.iter().all(|probe| probe.on == (probe.kind.is_default() || probe.kind.is_sampled())));
         assert!(least.less(&all(), "no").is_none());
         // Whoever named one of them is told instead.

@@ -7,6 +7,51 @@ use super::views::VIEWS;
 use crate::event::Kind;
 use crate::trace::all_tables;
 
+/// What stands in statements beside the names of tables and columns, for prompts that complete it.
+///
+/// ```
+/// use schedtrace_core::query;
+/// assert!(query::WORDS.contains(&"select"));
+/// ```
+pub const WORDS: [&str; 36] = [
+    "select",
+    "from",
+    "where",
+    "group by",
+    "order by",
+    "having",
+    "limit",
+    "with",
+    "as",
+    "and",
+    "or",
+    "not",
+    "in",
+    "is null",
+    "between",
+    "like",
+    "join",
+    "left join",
+    "using",
+    "on",
+    "union all",
+    "distinct",
+    "case",
+    "when",
+    "then",
+    "else",
+    "end",
+    "desc",
+    "count(*)",
+    "sum(",
+    "avg(",
+    "min(",
+    "max(",
+    "approx_percentile_cont(",
+    "explain",
+    "over (partition by",
+];
+
 /// All tables that a trace can have, the derived ones first, then what lies in the trace, then the views. A trace has those
 /// of the events that were recorded: [`Database::tables`](super::Database::tables).
 ///

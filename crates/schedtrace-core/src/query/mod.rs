@@ -42,7 +42,7 @@ mod tests;
 mod views;
 
 pub use database::{Database, Limits, Query, Rows, Value};
-pub use docs::tables;
+pub use docs::{WORDS, tables};
 pub use find::find;
 pub use guard::{is_whole, statements};
 pub use output::{Format, cells, json};

@@ -16,6 +16,8 @@ pub(crate) mod samples;
 #[cfg(feature = "machine")]
 pub mod sched_ext;
 #[cfg(feature = "machine")]
+pub mod stacks;
+#[cfg(feature = "machine")]
 pub mod stats;
 mod topology;
 #[cfg(feature = "machine")]

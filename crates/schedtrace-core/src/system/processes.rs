@@ -513,9 +513,9 @@ fn read_counts(folder: &Path, time: Nanos, before: Option<&TaskCounts>) -> TaskC
 
 /// What is of use in a line of `do_task_stat()` in `fs/proc/array.c`. Read here and not by a library, for the name may hold
 /// anything, parentheses included.
-struct Stat {
-    comm: String,
-    state: char,
+pub(super) struct Stat {
+    pub(super) comm: String,
+    pub(super) state: char,
     time: Nanos,
     nice: i32,
     began: u64,
@@ -525,7 +525,7 @@ struct Stat {
 }
 
 impl Stat {
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         let (front, fields) = line.rsplit_once(')')?;
         let (_, comm) = front.split_once('(')?;
         let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
@@ -555,7 +555,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     /// Fields 3 to 41 of a stat line.
-    pub(super) fn stat(tid: u32, comm: &str, state: char, ticks: u64, began: u64, cpu: u16, policy: u8) -> String {
+    pub(crate) fn stat(tid: u32, comm: &str, state: char, ticks: u64, began: u64, cpu: u16, policy: u8) -> String {
         let zeros = |count| "0 ".repeat(count);
         format!(
             "{tid} ({comm}) {state} {}{ticks} 0 {}-5 1 0 {began} {}{cpu} 0 {policy} 0\n",

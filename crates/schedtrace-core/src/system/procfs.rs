@@ -9,7 +9,7 @@ use crate::event::Nanos;
 
 /// The unit of times in `/proc/PID/stat`: the kernel tells user space 100 ticks per second on every architecture that
 /// Rust supports (`USER_HZ`), whatever its own rate.
-pub(super) const TICK: Nanos = Nanos(10_000_000);
+pub(crate) const TICK: Nanos = Nanos(10_000_000);
 
 /// The id of the process to which a process or thread id belongs.
 ///

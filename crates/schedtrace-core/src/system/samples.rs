@@ -18,7 +18,10 @@ pub(crate) fn read(kind: Kind, root: &Path, out: &mut Vec<Sample>) -> io::Result
         text => text,
     };
     match kind {
-        Kind::SystemStat => stat(&text("proc/stat")?, out),
+        Kind::SystemStat => {
+            stat(&text("proc/stat")?, out);
+            vmstat(&text("proc/vmstat")?, out);
+        }
         Kind::Meminfo => meminfo(&text("proc/meminfo")?, out),
         Kind::Loadavg => loadavg(&text("proc/loadavg")?, out),
         Kind::Pressure => {
@@ -54,6 +57,17 @@ fn stat(text: &str, out: &mut Vec<Sample>) {
                 named(&[name], "", words, out);
             }
             _ => {}
+        }
+    }
+}
+
+/// `vmstat_show()` in `mm/vmstat.c`: of more than a hundred numbers, those that tell that memory was short.
+fn vmstat(text: &str, out: &mut Vec<Sample>) {
+    for line in text.lines() {
+        if let Some((name @ ("pgfault" | "pgmajfault" | "pswpin" | "pswpout" | "oom_kill"), value)) =
+            line.split_once(' ')
+        {
+            named(&[name], "", value.split_ascii_whitespace(), out);
         }
     }
 }
@@ -148,6 +162,9 @@ mod tests {
             some(&found)[10..],
             [("cpu7.user", 4), ("cpu7.nice", 0), ("cpu7.system", 1), ("intr", 77), ("ctxt", 123), ("procs_running", 2)]
         );
+        let vmstat = "nr_free_pages 5\npswpin 1\npgfault 77\npgmajfault 3\noom_kill 0\npgfault_odd 4\n";
+        let found = all(Kind::SystemStat, "proc/vmstat", vmstat);
+        assert_eq!(some(&found), [("pswpin", 1), ("pgfault", 77), ("pgmajfault", 3), ("oom_kill", 0)]);
         let found = all(Kind::Meminfo, "proc/meminfo", "MemTotal:  100 kB\nHugePages_Total:  3\nodd\n");
         assert_eq!(some(&found), [("MemTotal", 100), ("HugePages_Total", 3)]);
         let found = all(Kind::Loadavg, "proc/loadavg", "0.05 1.20 13.00 2/345 999\n");

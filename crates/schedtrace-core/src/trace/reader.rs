@@ -280,11 +280,23 @@ impl TraceReader {
         &self.all_seqs
     }
 
+    /// Which time a segment at rest covers, if it says.
+    fn span_at_rest(&self, seq: u32) -> Result<Option<Span>> {
+        // Every trace has it, and it is small.
+        let path = parquet_path(&self.dir, Table::Tasks, seq);
+        Ok(Parquet::open(path, Table::Tasks)?.and_then(|parquet| parquet.span()))
+    }
+
     /// Opens the next segment that is wanted; none at the end.
     fn next_segment(&mut self) -> Result<Option<Segment>> {
         while let Some(seq) = self.seqs.pop_front() {
+            let is_outside = |span: Option<Span>| span.is_some_and(|span| span.is_outside(self.from, self.until));
+            // One file says so: the others of a segment that is not wanted are not opened.
+            if (self.from.is_some() || self.until.is_some()) && is_outside(self.span_at_rest(seq)?) {
+                continue;
+            }
             let Some(files) = SegmentFiles::open(&self.dir, &self.tables, seq)? else { continue };
-            if files.span.is_some_and(|span| span.is_outside(self.from, self.until)) {
+            if is_outside(files.span) {
                 continue;
             }
             let consecutive = self.previous.is_some_and(|previous| previous.checked_add(1) == Some(seq));

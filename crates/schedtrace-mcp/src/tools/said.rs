@@ -6,7 +6,7 @@ use schedtrace_core::Nanos;
 use schedtrace_core::analysis::{
     BlockIoReport, ConservationReport, DepthReport, DispatchReport, FairnessReport, FutexesReport, InterruptSource,
     InterruptsReport, IpisReport, LatencyReport, OutliersReport, PowerReport, PreemptionsReport, Report, ReportSet,
-    Summary, SyscallsReport, ThreadState, ThreadStatesReport, WakerGroup, WakersReport,
+    Summary, SyscallsReport, SystemUseReport, ThreadState, ThreadStatesReport, WakerGroup, WakersReport,
 };
 
 use crate::answer::{named, quoted};
@@ -30,6 +30,7 @@ pub(super) fn report(set: &ReportSet) -> Option<String> {
         set.dispatch.as_ref().map(dispatch),
         set.power.as_ref().map(power),
         set.syscalls.as_ref().map(syscalls),
+        set.system.as_ref().map(system),
     ];
     all.into_iter().flatten().next()
 }
@@ -322,6 +323,31 @@ fn power(report: &PowerReport) -> String {
         format!(" CPU {cpu} was slowest: {:.0} MHz on average.", frequency.mean_khz / 1e3)
     });
     format!("{most}.{slowest}")
+}
+
+fn system(report: &SystemUseReport) -> String {
+    let busy = report.cpus.as_ref().and_then(|cpus| cpus.total);
+    let busy = busy.map(|total| format!("CPUs were {:.1} % busy", total.busy_ratio * 100.0));
+    let memory = report.memory.and_then(|memory| Some((memory.in_use_bytes?.now, memory.total_bytes?.now)));
+    let memory = memory.map(|(used, total)| format!("{used} of {total} bytes of memory were in use"));
+    let load = report.load.and_then(|load| load.one_minute).map(|load| format!("the load was {:.2}", load.now));
+    let stalls = report.pressure.iter().flat_map(|pressure| &pressure.resources);
+    let stalls = stalls.filter_map(|row| Some((row.resource, row.some?.stalled_ratio?)));
+    let stalls = stalls.max_by(|(_, a), (_, b)| a.total_cmp(b)).filter(|(_, ratio)| *ratio > 0.0);
+    let stalls =
+        stalls.map(|(what, ratio)| format!("tasks waited for want of {what} {:.1} % of the time", ratio * 100.0));
+    let network = report.network.as_ref().and_then(|network| network.interfaces.first());
+    let network =
+        network.and_then(|one| Some((&one.name, one.received_bytes?.per_second?, one.sent_bytes?.per_second?)));
+    let network = network.map(|(name, received, sent)| {
+        format!("{} carried most: {received:.0} bytes/s in, {sent:.0} out", quoted(name))
+    });
+    let parts: Vec<_> = [busy, memory, load, stalls, network].into_iter().flatten().collect();
+    if parts.is_empty() {
+        "0 numbers of the machine were sampled.".to_owned()
+    } else {
+        format!("{}.", parts.join("; "))
+    }
 }
 
 fn syscalls(report: &SyscallsReport) -> String {

@@ -182,8 +182,18 @@ class WorstWait:
 
 
 @dataclass(frozen=True)
+class Bucket:
+    """Waits of at least `from_ns`, and less than `until_ns`."""
+
+    from_ns: int
+    until_ns: int
+    count: int
+
+
+@dataclass(frozen=True)
 class RunQueue:
     total: RunQueueStats
+    histogram: list[Bucket]
     causes: list[CauseRow]
     groups: list[RunQueueRow]
     groups_total: int

@@ -140,6 +140,8 @@ impl App {
 
     fn type_filter(&mut self, key: KeyEvent, mut line: Line) {
         match key.code {
+            // What leaves nothing out is not done yet.
+            KeyCode::Enter if self.panel().is_some_and(|(grid, _)| grid.why_not.is_some()) => {}
             KeyCode::Enter => return,
             KeyCode::Esc => line.clear(),
             _ => _ = line.press(key),
@@ -245,7 +247,7 @@ impl App {
     fn with_view(&mut self, asks: impl FnOnce(&mut dyn View, &Cx<'_>) -> Option<Effect>) -> Option<Effect> {
         let picture = self.picture.as_ref()?;
         let cx = cx(picture, &self.origin, &self.theme, self.by, &self.past, self.machine.as_ref(), &self.prompt);
-        asks(self.views[self.at].view.as_mut(), &cx)
+        asks(self.views[self.at].view.as_mut(), &cx.marked(self.time.mark()))
     }
 
     /// What is done to a table.

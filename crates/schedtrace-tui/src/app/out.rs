@@ -306,6 +306,16 @@ mod tests {
     }
 
     #[test]
+    fn who_quits_does_not_wait_for_what_has_panicked() {
+        let mut app = app();
+        app.out.write("run.schedtrace".as_ref(), || panic!("no {} is left", "room")).unwrap();
+        // It waits until the end, which comes.
+        let closed = app.close_down(Duration::MAX);
+        let told = "run.schedtrace was left unfinished: a bug in schedtrace (no room is left)";
+        assert_eq!(closed.failed, [told]);
+    }
+
+    #[test]
     fn who_quits_waits_for_what_is_written_and_not_for_what_is_looked_up() {
         let mut app = app();
         let (end, ends) = std::sync::mpsc::sync_channel::<()>(0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use schedtrace_core::analysis::WorstWait;
 use schedtrace_core::{Nanos, Window};
 
-use super::{App, newest};
+use super::{App, SHORTEST, newest};
 use crate::engine::Range;
 use crate::jobs::{Done, waits};
 use crate::keys::Action;
@@ -18,10 +18,30 @@ const FRAME: Duration = Duration::from_millis(100);
 /// So much is shown before a wait and after it, at least.
 const AROUND: Nanos = Nanos(100_000);
 
+/// A time that the cursor is at.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    from: Nanos,
+    until: Nanos,
+    /// A column of the timeline: it is as long as the zoom makes it.
+    is_column: bool,
+}
+
+impl Mark {
+    /// From the beginning of the first to the end of the last. What was a column has the length of one now.
+    fn to(self, last: Self) -> (Nanos, Nanos) {
+        let length = self.until - self.from;
+        let until =
+            if self.is_column && last.is_column { self.from + length.min(last.until - last.from) } else { self.until };
+        let from = self.from.min(last.from);
+        (from, until.max(last.until).max(from + SHORTEST))
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Time {
-    /// The first of two marks: from when to when it reaches.
-    mark: Option<(Nanos, Nanos)>,
+    /// The first of two marks.
+    mark: Option<Mark>,
     pub(super) replay: Option<Replay>,
     /// When the replay was drawn last.
     drawn: Option<Instant>,
@@ -31,6 +51,13 @@ pub(super) struct Time {
     at: Option<usize>,
     /// They are looked for; whether the next is wanted then, or the one before.
     wanted: Option<bool>,
+}
+
+impl Time {
+    /// The moment that is marked.
+    pub(super) fn mark(&self) -> Option<Nanos> {
+        self.mark.map(|mark| mark.from)
+    }
 }
 
 impl App {
@@ -62,7 +89,7 @@ impl App {
 
     /// Marks a time, or selects what lies between the two.
     pub(super) fn select(&mut self) {
-        let Some((from, until)) = self.moment() else {
+        let Some(here) = self.moment() else {
             let why = "there is no time here: mark one on the timeline, or in a table of moments (the longest waits)";
             self.message = Some(why.to_owned());
             return;
@@ -70,28 +97,30 @@ impl App {
         let seconds = |at: Nanos| (at - self.origin.meta().started).0 as f64 / 1e9;
         match self.time.mark.take() {
             None => {
-                self.message = Some(format!("marked {:.6} s: a second mark selects what lies between", seconds(from)));
-                self.time.mark = Some((from, until));
+                self.message =
+                    Some(format!("marked {:.6} s: a second mark selects what lies between", seconds(here.from)));
+                self.time.mark = Some(here);
             }
-            Some((begun, ended)) => {
-                self.set_range(Range::Between(from.min(begun), until.max(ended).max(Nanos(from.0.saturating_add(1)))));
+            Some(mark) => {
+                let (from, until) = mark.to(here);
+                self.set_range(Range::Between(from, until));
                 self.message = Some("only the selected time is looked at: 0 for all of it".to_owned());
             }
         }
     }
 
     /// What time the cursor is at, if it is at one.
-    fn moment(&mut self) -> Option<(Nanos, Nanos)> {
+    fn moment(&self) -> Option<Mark> {
         let picture = self.picture.as_ref()?;
         let cx =
             super::cx(picture, &self.origin, &self.theme, self.by, &self.past, self.machine.as_ref(), &self.prompt);
         let shown = &self.views[self.at];
         if let Some((at, length)) = shown.view.moment(&cx) {
-            return Some((at, at + length));
+            return Some(Mark { from: at, until: at + length, is_column: true });
         }
         let (grid, sheet) = shown.grids.get(shown.panel).zip(self.sheets.get(shown.panel))?;
         match grid.row(sheet)?.target {
-            Target::Moment { from, until, .. } => Some((from, until)),
+            Target::Moment { from, until, .. } => Some(Mark { from, until, is_column: false }),
             _ => None,
         }
     }
@@ -308,4 +337,25 @@ fn ordinal(n: usize) -> String {
         _ => "th",
     };
     format!("{n}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_between_two_marks_has_both() {
+        let mark = |from, until, is_column| Mark { from: Nanos(from), until: Nanos(until), is_column };
+        let between = |first: Mark, last: Mark| {
+            let (from, until) = first.to(last);
+            (from.0, until.0)
+        };
+        let (row, column) = (mark(10_000, 90_000, false), mark(50_000, 60_000, true));
+        assert_eq!(between(row, column), (10_000, 90_000));
+        assert_eq!(between(column, mark(20_000, 30_000, true)), (20_000, 60_000));
+        // Marked, zoomed in, and marked again: what was one column fills the screen now.
+        let (coarse, fine) = (mark(0, 1_000_000, true), mark(4_000, 6_000, true));
+        assert_eq!(between(coarse, fine), (0, 6_000));
+        assert_eq!(between(mark(7, 7, false), mark(7, 7, false)), (7, 1_007), "there is something to see in it");
+    }
 }

@@ -1,27 +1,34 @@
 //! Reads the machine, part by part: each as often as it may.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use schedtrace_core::analysis::Subject;
 #[cfg(feature = "live")]
 use schedtrace_core::live::{Capabilities, Collector, inspect};
 use schedtrace_core::system::Hardware;
 use schedtrace_core::system::kernel::KernelInfo;
 use schedtrace_core::system::processes::{Cgroups, Level, Order, Processes};
 use schedtrace_core::system::sched_ext::{Scheduler, SchedulerClass, ScxStats};
+use schedtrace_core::system::stacks::{KernelStack, StackHelper};
 use schedtrace_core::system::stats::{RunQueues, SystemCpu, SystemDisk, SystemInterrupts, SystemMemory, SystemNetwork};
 use schedtrace_core::{Error, Result};
 use serde_json::Value as Json;
 
+use super::{
+    Asked, FIRST_INTERVAL, INTERVAL, Machine, Part, REST, Reading, SCX_PATIENCE, SchedulerNow, Stacks, TASKS, Tasks,
+    Told,
+};
 #[cfg(feature = "live")]
 use super::{Cost, Programs};
-use super::{FIRST_INTERVAL, INTERVAL, Machine, Part, REST, Reading, SCX_PATIENCE, SchedulerNow, TASKS, Tasks, Told};
 
 /// What is due so soon is read with what is due now.
 const SOON: Duration = Duration::from_millis(50);
+/// Of so many threads of a process it is told where they are.
+const STACKS: usize = 64;
 
 /// The readings before, and when the next ones are due.
 pub(super) struct Before {
@@ -32,6 +39,7 @@ pub(super) struct Before {
     tasks: Option<Processes>,
     cgroups: Cgroups,
     scheduler: Option<(Instant, Scheduler)>,
+    helper: Option<StackHelper>,
     #[cfg(feature = "live")]
     watch: inspect::ProgramWatch,
     #[cfg(feature = "live")]
@@ -50,6 +58,7 @@ impl Before {
             tasks: None,
             cgroups: Cgroups::new(root.clone()),
             scheduler: None,
+            helper: None,
             #[cfg(feature = "live")]
             watch: inspect::ProgramWatch::default(),
             #[cfg(feature = "live")]
@@ -60,9 +69,14 @@ impl Before {
         }
     }
 
+    /// With somebody who may see where tasks are in the kernel.
+    pub(super) fn helped(self, helper: Option<StackHelper>) -> Self {
+        Self { helper, ..self }
+    }
+
     /// Reads from now on only these: what was read of others is of a time that nobody looks at any more.
-    pub(super) fn keep(&mut self, parts: &'static [Part]) {
-        for part in self.now.parts.iter().filter(|part| !parts.contains(part)) {
+    pub(super) fn keep(&mut self, asked: Asked) {
+        for part in self.now.asked.left_for(asked) {
             self.due.remove(part);
             match part {
                 Part::Cpu => self.queues = None,
@@ -73,13 +87,14 @@ impl Before {
                 _ => {}
             }
         }
-        self.now.keep(parts);
+        self.now.keep(asked);
     }
 
     /// Reads what is due of these parts; all that is known of them, and when the next is due.
-    pub(super) fn read(&mut self, parts: &'static [Part], at: Instant) -> (Machine, Instant) {
-        self.keep(parts);
-        for &part in parts {
+    pub(super) fn read(&mut self, asked: impl Into<Asked>, at: Instant) -> (Machine, Instant) {
+        let asked = asked.into();
+        self.keep(asked);
+        for &part in asked.parts {
             let due = self.due.get(&part).copied();
             if due.is_some_and(|due| due > at + SOON) {
                 continue;
@@ -90,11 +105,12 @@ impl Before {
             let pause = if due.is_none() { FIRST_INTERVAL } else { INTERVAL };
             // Not before it is over: a part that takes longer than its interval would leave no time to any other.
             self.due.insert(part, at.max(Instant::now()) + (used * REST).max(pause));
-            if due.is_some() && !self.now.settled.contains(&part) {
+            // One look is enough where there are no rates.
+            if (due.is_some() || part == Part::Stacks) && !self.now.settled.contains(&part) {
                 self.now.settled.push(part);
             }
         }
-        let next = parts.iter().filter_map(|part| self.due.get(part)).min();
+        let next = asked.parts.iter().filter_map(|part| self.due.get(part)).min();
         (self.now.clone(), next.copied().unwrap_or(at + INTERVAL))
     }
 
@@ -123,6 +139,7 @@ impl Before {
             }
             #[cfg(not(feature = "live"))]
             Part::Programs | Part::Recording => {}
+            Part::Stacks => now.stacks = now.asked.of.and_then(|of| stacks(root, self.helper.as_mut(), of)),
         }
     }
 
@@ -190,6 +207,26 @@ impl Before {
         });
         Ok(Programs { run_times_known: found.run_times_known, programs: programs.collect() })
     }
+}
+
+/// Nothing where nobody is meant.
+fn stacks(root: &Path, helper: Option<&mut StackHelper>, of: Subject) -> Told<Stacks> {
+    let read = match (of, helper) {
+        (Subject::Thread(tid), Some(helper)) => helper.read(tid).map(|stack| (vec![stack], 1)),
+        (Subject::Thread(tid), None) => KernelStack::read(root, tid).map(|stack| (vec![stack], 1)),
+        (Subject::Process(pid), Some(helper)) => helper.read_process(pid, STACKS),
+        (Subject::Process(pid), None) => KernelStack::read_process(root, pid, STACKS),
+        (Subject::Last, _) => return None,
+    };
+    // Without the folder of the task, there is no task.
+    let is_gone = match of {
+        Subject::Thread(id) | Subject::Process(id) => !root.join(format!("proc/{id}")).exists(),
+        Subject::Last => false,
+    };
+    Some(read.map(|(threads, threads_total)| Stacks { threads, threads_total }).map_err(|error| match is_gone {
+        true => "it has ended: only of a task that is alive the kernel tells where it is".to_owned(),
+        false => why(error),
+    }))
 }
 
 fn why(error: Error) -> String {
@@ -339,6 +376,23 @@ mod tests {
         let tasks = machine.tasks.unwrap().unwrap();
         assert!(tasks.threads.iter().any(|task| task.state == 'R' && task.counts.wait_ns.is_none()));
         assert!(tasks.processes_total >= tasks.processes.len() && tasks.alone_total <= tasks.processes.len());
+    }
+
+    #[test]
+    fn where_a_task_is_is_told_of_whom_is_looked_at() {
+        let (mut before, at) = (Before::new("/".into()), Instant::now());
+        let of = |of| Asked { parts: &[Part::Stacks], of };
+        let (nobody, _) = before.read(of(None), at);
+        assert!(nobody.stacks.is_none());
+        let me = std::process::id();
+        let (machine, _) = before.read(of(Some(Subject::Process(me))), at);
+        assert!(machine.is_settled() && machine.stacks.is_some(), "another one is read at once");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let (machine, _) = before.read(of(Some(Subject::Thread(child.id()))), at);
+        assert!(machine.stacks.unwrap().unwrap_err().contains("it has ended"));
+        let (machine, _) = before.read(&[Part::Memory], at);
+        assert!(machine.stacks.is_none(), "nobody looks at it");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use schedtrace_core::system::stats::Disk;
 
 use super::relations::{nothing_of, row};
 use super::system::{named, pressure, sheet, told};
-use super::{Cx, View};
+use super::{Cx, View, sampled};
 use crate::engine::Wants;
 use crate::keys::Action;
 use crate::machine::Part;
@@ -86,7 +86,7 @@ fn devices(cx: &Cx<'_>) -> Sheet {
 
 impl View for Disks {
     fn wants(&self, by: GroupBy, _: u16) -> Wants {
-        Wants::default().report(by, ReportName::BlockIo)
+        Wants::default().report(by, ReportName::BlockIo).report(by, ReportName::SystemUse)
     }
 
     fn machine(&self) -> &'static [Part] {
@@ -131,7 +131,7 @@ impl View for Disks {
                 of.in_flight_max.map_or(Value::None, Value::Count),
             ])
         });
-        vec![
+        let mut sheets = vec![
             Sheet::new("requests", OPERATIONS, operations.collect())
                 .of(io.operations_total)
                 .or(nothing_of(cx, "block")),
@@ -139,8 +139,13 @@ impl View for Disks {
             Sheet::new("requests at once", IN_FLIGHT, in_flight.collect())
                 .of(io.devices_total)
                 .or(nothing_of(cx, "block")),
-            devices(cx),
-        ]
+        ];
+        if cx.machine.is_some() {
+            sheets.push(devices(cx));
+        } else if let Some(report) = sampled::report(cx).filter(|report| report.pressure.is_some()) {
+            sheets.push(sampled::pressure(cx, report, &["io"]));
+        }
+        sheets
     }
 
     fn actions(&self) -> &'static [Action] {

@@ -42,7 +42,13 @@ impl View for Doctor {
 
     fn sheets(&self, cx: &Cx<'_>) -> Vec<Sheet> {
         let kernel = sheet("the kernel", KERNEL, told(cx, |machine| &machine.kernel), kernel);
-        if cx.without.is_some() { without(cx, kernel) } else { vec![recorded(cx), events(&cx.meta.probes), kernel] }
+        let sheets = if cx.without.is_some() {
+            without(cx, kernel)
+        } else {
+            vec![recorded(cx), events(&cx.meta.probes), kernel]
+        };
+        // What to do stands at the end of a sentence.
+        sheets.into_iter().map(Sheet::wrapped).collect()
     }
 
     fn actions(&self) -> &'static [Action] {

@@ -48,10 +48,10 @@ pub(super) fn cpus(cx: &Cx<'_>, all: &InterruptsReport) -> Sheet {
         let total = times.hardirq_ns.saturating_add(times.softirq_ns).saturating_add(times.ipi_ns);
         let cells = vec![
             Value::Count(of.cpu.0.into()),
-            Value::Time(times.hardirq_ns),
-            Value::Time(times.softirq_ns),
-            Value::Time(times.ipi_ns),
-            Value::Time(total),
+            Value::Lasted(times.hardirq_ns),
+            Value::Lasted(times.softirq_ns),
+            Value::Lasted(times.ipi_ns),
+            Value::Lasted(total),
             Value::Ratio(total as f64 / window),
         ];
         row(Target::Cpu(of.cpu), cells)
@@ -129,7 +129,9 @@ mod tests {
             ('8', &["requests at once", "AT ONCE"]),
             ('9', &["dispatch queues"]),
             ('M', &["P99 WAIT", "LLC 0"]),
-            ('r', &["this is a recording", "--events default,system"]),
+            ('r', &["page cache", "LEAST", "WANT OF", "memory between"]),
+            ('W', &["interfaces between", "PACKETS IN", "\nlo "]),
+            ('3', &["as the machine counted between", "STOLEN", "15 minutes", "time lost"]),
         ] {
             let _ = app.event(&Event::Key(KeyCode::Char(key).into()));
             let screen = once(&mut app, 160, 160, patience).unwrap();

@@ -1,11 +1,11 @@
-//! How long tasks waited for a CPU: how many how long, by cause, over time, and the worst.
+//! How long tasks waited for a CPU: how many how long, by cause, by length, over time, and the worst.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
-use schedtrace_core::analysis::{GroupBy, ReportName, Summary};
+use schedtrace_core::analysis::{Bucket, GroupBy, ReportName, Summary};
 use schedtrace_core::{Context, Nanos};
 
 use super::{Cx, Effect, Name, Place, View};
@@ -20,8 +20,10 @@ pub(super) struct Latency;
 const LABEL: u16 = 10;
 /// Lines of the curve, its legend among them.
 const CURVE: u16 = 7;
-/// Lines of the quantiles.
-const BARS: u16 = 7;
+/// Lines of the histogram, its counts and its scale among them.
+const HISTOGRAM: u16 = 7;
+/// Letters of each of its buckets, a space among them.
+const BUCKET: u16 = 8;
 /// So many slices at most.
 const SLICES: u16 = 150;
 
@@ -49,6 +51,15 @@ const QUANTILES: &[Column] = &[
     Column { name: "P99.9", about: "999 of 1,000 were not longer.", width: 8, rank: 2 },
     Column { name: "LONGEST", about: "The longest.", width: 8, rank: 1 },
     Column { name: "TOTAL", about: "All together.", width: 9, rank: 2 },
+];
+
+const LENGTHS: &[Column] = &[
+    Column { name: "FROM", about: "The shortest of these waits took at least so long.", width: 8, rank: 0 },
+    Column { name: "LESS THAN", about: "And the longest less than that, twice as long.", width: 9, rank: 0 },
+    Column { name: "WAITS", about: "How many.", width: 9, rank: 0 },
+    Column { name: "SHARE", about: "Of all waits.", width: 7, rank: 1 },
+    Column { name: "LONGER", about: "Share of the waits that took longer than these.", width: 8, rank: 2 },
+    Column { name: "", about: "How many, as a bar.", width: 0, rank: 1 },
 ];
 
 const OVER_TIME: &[Column] = &[
@@ -121,25 +132,26 @@ impl View for Latency {
         let slices = cx.picture.slices.iter().map(slice).collect();
         let over_time =
             Sheet::new("over time", OVER_TIME, slices).or("nothing happened in this time: press 0 for all of it");
-        vec![worst, Sheet::new("how long", QUANTILES, rows), over_time]
+        let lengths = Sheet::new("by length", LENGTHS, lengths(cx, &report.run_queue.histogram));
+        vec![worst, Sheet::new("how long", QUANTILES, rows), lengths.or("no wait ended in this time"), over_time]
     }
 
     fn height(&self, cx: &Cx<'_>, area: Rect) -> u16 {
         let waits = cx.picture.sched(cx.by).map_or(0, |report| report.run_queue.total.wait.count);
         match area.height {
             _ if waits == 0 => 0,
-            30.. => CURVE + BARS,
+            30.. => CURVE + HISTOGRAM,
             18.. => CURVE,
             _ => 0,
         }
     }
 
-    /// How long over time; and the quantiles of all of it, where there is room.
+    /// How long over time; and how many how long, where there is room.
     fn draw(&mut self, cx: &Cx<'_>, frame: &mut Frame<'_>, area: Rect) {
         let heights = [Constraint::Length(CURVE), Constraint::Min(0)];
         let [above, below] = Layout::vertical(heights).areas(area);
         curve(cx, frame, above);
-        bars(cx, frame, below);
+        histogram(cx, frame, below);
     }
 
     fn actions(&self) -> &'static [Action] {
@@ -167,7 +179,7 @@ fn slice(slice: &Slice) -> Row {
         depth: 0,
         cells: vec![
             Value::Moment(from),
-            Value::Time(slice.window.duration_ns.0),
+            Value::Lasted(slice.window.duration_ns.0),
             Value::Count(slice.wait.count),
             Value::of(&slice.wait, |s| s.p50_ns),
             Value::of(&slice.wait, |s| s.p99_ns),
@@ -223,30 +235,76 @@ fn curve(cx: &Cx<'_>, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// The quantiles as bars on a scale of powers of ten.
-fn bars(cx: &Cx<'_>, frame: &mut Frame<'_>, area: Rect) {
-    let Some(report) = cx.picture.sched(cx.by) else { return };
-    let wait = &report.run_queue.total.wait;
-    let marks = [
-        ("p50", wait.p50_ns),
-        ("p90", wait.p90_ns),
-        ("p99", wait.p99_ns),
-        ("p99.9", wait.p99_9_ns),
-        ("p99.99", wait.p99_99_ns),
-        ("longest", wait.max_ns),
-    ];
-    let room = usize::from(area.width).saturating_sub(20);
-    let (least, most) = (log10(wait.min_ns.max(100)).floor(), log10(wait.max_ns).ceil().max(4.0));
-    let line = |(name, ns): (&str, u64)| {
-        let share = ((log10(ns) - least) / (most - least).max(1.0)).clamp(0.0, 1.0);
-        let bar = cx.theme.glyphs.bars[8].repeat((share * room as f64).round() as usize);
-        Line::from(vec![
-            Span::styled(format!("{name:>8} "), cx.theme.dim),
-            Span::styled(format!("{:>8} ", Nanos(ns).to_string()), cx.theme.wait(ns)),
-            Span::styled(bar, cx.theme.wait(ns)),
-        ])
+/// How many took how long: a row for each bucket, with a bar that is longest where most are.
+fn lengths(cx: &Cx<'_>, buckets: &[Bucket]) -> Vec<Row> {
+    /// Letters of the longest.
+    const LONGEST: f64 = 60.0;
+    let all: u64 = buckets.iter().map(|bucket| bucket.count).sum();
+    let most = buckets.iter().map(|bucket| bucket.count).max().unwrap_or(0).max(1);
+    let share = |count: u64| count as f64 / all.max(1) as f64;
+    let mut longer = all;
+    let row = |bucket: &Bucket| {
+        longer -= bucket.count;
+        // One that is not empty is seen.
+        let letters = (bucket.count as f64 / most as f64 * LONGEST).ceil() as usize;
+        Row {
+            target: Target::Named(Nanos(bucket.from_ns).to_string()),
+            depth: 0,
+            cells: vec![
+                Value::Time(bucket.from_ns),
+                Value::Time(bucket.until_ns),
+                Value::Count(bucket.count),
+                Value::Ratio(share(bucket.count)),
+                Value::Ratio(share(longer)),
+                Value::text(cx.theme.glyphs.bars[8].repeat(letters)),
+            ],
+        }
     };
-    let lines: Vec<_> = marks.into_iter().map(line).collect();
+    buckets.iter().map(row).collect()
+}
+
+/// Neighbours together, two and two, until no more are left than there is room for.
+fn fitting(buckets: &[Bucket], most: usize) -> Vec<Bucket> {
+    let mut fitting = buckets.to_vec();
+    while fitting.len() > most.max(1) {
+        let together = |two: &[Bucket]| Bucket {
+            from_ns: two[0].from_ns,
+            until_ns: two[two.len() - 1].until_ns,
+            count: two.iter().map(|bucket| bucket.count).sum(),
+        };
+        fitting = fitting.chunks(2).map(together).collect();
+    }
+    fitting
+}
+
+/// How many took how long: a column for each length, how many these are, and from where on.
+fn histogram(cx: &Cx<'_>, frame: &mut Frame<'_>, area: Rect) {
+    let Some(report) = cx.picture.sched(cx.by) else { return };
+    let room = area.width.saturating_sub(LABEL);
+    let buckets = fitting(&report.run_queue.histogram, usize::from(room / BUCKET));
+    let (Some(most), true) = (buckets.iter().map(|bucket| bucket.count).max(), area.height > 2) else { return };
+    // Wide enough to be seen as one picture, not so wide that few of them fill the screen.
+    let width = usize::from((room / buckets.len().max(1) as u16).clamp(BUCKET, BUCKET + BUCKET / 2));
+    let rows = area.height - 2;
+    let line = |label: &str, cell: &dyn Fn(&Bucket) -> String| {
+        let mut line = Line::from(Span::styled(format!("{label:>8} "), cx.theme.dim));
+        for bucket in &buckets {
+            line.push_span(Span::styled(format!("{:<width$}", cell(bucket)), cx.theme.wait(bucket.from_ns)));
+        }
+        line
+    };
+    let eighths = |bucket: &Bucket| (bucket.count as f64 / most as f64 * f64::from(rows) * 8.0).ceil() as usize;
+    let mut lines: Vec<Line<'_>> = (0..usize::from(rows))
+        .rev()
+        .map(|row| {
+            let column = |bucket: &Bucket| {
+                cx.theme.glyphs.bars[eighths(bucket).saturating_sub(row * 8).min(8)].repeat(width - 1)
+            };
+            line(if row + 1 == usize::from(rows) { "waits" } else { "" }, &column)
+        })
+        .collect();
+    lines.push(line("", &|bucket| Value::Count(bucket.count).shown(Nanos::ZERO)));
+    lines.push(line("from", &|bucket| Nanos(bucket.from_ns).to_string()));
     frame.render_widget(Paragraph::new(lines), area);
 }
 
@@ -264,5 +322,23 @@ fn quantiles(name: String, summary: &Summary) -> Row {
             Value::of(summary, |s| s.max_ns),
             Value::of(summary, |s| s.total_ns),
         ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_that_do_not_fit_are_put_together_and_none_is_dropped() {
+        let bucket = |at: u32| Bucket { from_ns: 1 << at, until_ns: 2 << at, count: u64::from(at) };
+        let buckets: Vec<_> = (10..25).map(bucket).collect();
+        for room in 0..20 {
+            let fitting = fitting(&buckets, room);
+            assert!(fitting.len() <= room.max(1), "{} for {room}", fitting.len());
+            assert_eq!(fitting.iter().map(|bucket| bucket.count).sum::<u64>(), (10..25).sum::<u64>());
+            assert_eq!((fitting[0].from_ns, fitting[fitting.len() - 1].until_ns), (1 << 10, 1 << 25));
+            assert!(fitting.windows(2).all(|two| two[0].until_ns == two[1].from_ns));
+        }
     }
 }

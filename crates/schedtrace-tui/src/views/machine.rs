@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use schedtrace_core::analysis::{DepthStats, Group, GroupBy, ReportName, Summary};
 
 use super::tasks::{COLUMNS, rows};
-use super::{Cx, View};
+use super::{Cx, View, sampled};
 use crate::engine::Wants;
 use crate::keys::Action;
 use crate::sheet::{Column, Row, Sheet, Target, Value};
@@ -29,9 +29,12 @@ const CPUS: &[Column] = &[
 ];
 
 impl View for Places {
-    fn wants(&self, _: GroupBy, _: u16) -> Wants {
+    fn wants(&self, by: GroupBy, _: u16) -> Wants {
         let wants = Wants::default().sched(self.0);
-        if self.0 == GroupBy::Cpu { wants.report(GroupBy::Cpu, ReportName::Depth) } else { wants }
+        if self.0 != GroupBy::Cpu {
+            return wants;
+        }
+        wants.report(GroupBy::Cpu, ReportName::Depth).report(by, ReportName::SystemUse)
     }
 
     fn sheets(&self, cx: &Cx<'_>) -> Vec<Sheet> {
@@ -78,11 +81,15 @@ impl View for Places {
             }
         };
         let rows = report.cpu_time.cpus.iter().map(row).collect();
-        vec![Sheet::new("CPUs", CPUS, rows).or("nothing is known of any CPU in this time: press 0 for all of it")]
+        let cpus = Sheet::new("CPUs", CPUS, rows).or("nothing is known of any CPU in this time: press 0 for all of it");
+        std::iter::once(cpus).chain(sampled::cpus(cx)).collect()
     }
 
     fn actions(&self) -> &'static [Action] {
-        &[Action::SortNext, Action::Filter, Action::Timeline]
+        match self.0 {
+            GroupBy::Cpu => &[Action::SortNext, Action::Filter, Action::NextPanel, Action::Timeline],
+            _ => &[Action::SortNext, Action::Filter, Action::Timeline],
+        }
     }
 }
 
@@ -97,7 +104,12 @@ const NODES: &[Column] = &[
     Column { name: "WAITING", about: "Time in which somebody waited there.", width: 9, rank: 2 },
     Column { name: "SHARE", about: "The same, as a share of the time.", width: 7, rank: 2 },
     Column { name: "WAITS", about: "Waits of tasks for a CPU there.", width: 8, rank: 3 },
-    Column { name: "P99 WAIT", about: "99 of 100 of these were not longer.", width: 8, rank: 1 },
+    Column {
+        name: "P99 WAIT",
+        about: "99 of 100 of these were not longer; not of a node with several caches.",
+        width: 8,
+        rank: 1,
+    },
     Column { name: "LONGEST", about: "The longest of them.", width: 8, rank: 2 },
 ];
 
@@ -129,31 +141,34 @@ impl View for Nodes {
             });
             of.collect()
         });
-        let row = |name: String, depth: &DepthStats, busy_ns: u64, wait: Option<&Summary>| Row {
+        let row = |name: String, depth: &DepthStats, busy_ns: u64, waits: &[&Summary]| Row {
             target: Target::Named(name.clone()),
             depth: u8::from(name.starts_with("LLC")),
             cells: vec![
                 Value::text(name),
-                Value::Time(busy_ns),
+                Value::Lasted(busy_ns),
                 Value::Number(depth.mean),
                 Value::Count(depth.max.into()),
                 Value::Time(depth.waiting_ns),
                 Value::Ratio(depth.waiting_ratio),
-                wait.map_or(Value::None, |wait| Value::Count(wait.count)),
-                wait.map_or(Value::None, |wait| Value::of(wait, |s| s.p99_ns)),
-                wait.map_or(Value::None, |wait| Value::of(wait, |s| s.max_ns)),
+                Value::Count(waits.iter().map(|wait| wait.count).sum()),
+                // Quantiles of several do not add up to one.
+                if let [only] = waits { Value::of(only, |s| s.p99_ns) } else { Value::None },
+                waits.iter().max_by_key(|wait| wait.max_ns).map_or(Value::None, |wait| Value::of(wait, |s| s.max_ns)),
             ],
         };
         let mut rows = Vec::new();
         for node in &depth.nodes {
             let of_node = |llc: u32| cx.meta.topology.cpus.iter().any(|cpu| cpu.node == node.place && cpu.llc == llc);
             let below: Vec<_> = depth.llcs.iter().filter(|llc| of_node(llc.place)).collect();
-            // Quantiles of several do not add up to one: a node of one cache has those of the cache.
-            let only = if let [only] = &below[..] { waits.get(&only.place).copied() } else { None };
-            rows.push(row(format!("node {}", node.place), &node.depth, node.busy_ns, only));
-            let wait = |llc: u32| waits.get(&llc).copied();
+            let waits: Vec<Option<&Summary>> = below.iter().map(|llc| waits.get(&llc.place).copied()).collect();
+            let of_node: Vec<_> = waits.iter().flatten().copied().collect();
+            rows.push(row(format!("node {}", node.place), &node.depth, node.busy_ns, &of_node));
             rows.extend(
-                below.iter().map(|llc| row(format!("LLC {}", llc.place), &llc.depth, llc.busy_ns, wait(llc.place))),
+                below
+                    .iter()
+                    .zip(&waits)
+                    .map(|(llc, wait)| row(format!("LLC {}", llc.place), &llc.depth, llc.busy_ns, wait.as_slice())),
             );
         }
         let why = if cx.meta.topology.cpus.is_empty() {

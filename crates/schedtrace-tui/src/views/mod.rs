@@ -14,7 +14,9 @@ mod processes;
 mod programs;
 mod queues;
 mod relations;
+mod sampled;
 mod sql;
+mod stacks;
 mod system;
 mod tasks;
 mod timeline;
@@ -47,11 +49,18 @@ pub(crate) struct Cx<'a> {
     pub(crate) machine: Option<&'a Machine>,
     /// What is asked in SQL, and the answer.
     pub(crate) prompt: &'a Prompt,
+    /// The moment that is marked, if one is.
+    pub(crate) mark: Option<Nanos>,
     /// Why there are no events at all but only what the machine says, where that is so.
     pub(crate) without: Option<&'a str>,
 }
 
 impl Cx<'_> {
+    /// With the moment that is marked.
+    pub(crate) fn marked(self, mark: Option<Nanos>) -> Self {
+        Self { mark, ..self }
+    }
+
     /// When the recording began.
     pub(crate) fn origin(&self) -> Nanos {
         self.meta.started

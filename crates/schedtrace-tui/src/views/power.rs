@@ -88,7 +88,7 @@ impl View for Power {
                 vec![
                     Value::text(time.state.to_string()),
                     Value::Count(time.entries),
-                    Value::Time(time.time_ns),
+                    Value::Lasted(time.time_ns),
                     Value::of(residency, |s| s.p50_ns),
                     Value::of(residency, |s| s.p99_ns),
                     Value::of(residency, |s| s.max_ns),
@@ -102,8 +102,8 @@ impl View for Power {
                 Target::Cpu(cpu.cpu),
                 vec![
                     Value::Count(cpu.cpu.0.into()),
-                    Value::Time(cpu.idle_ns),
-                    Value::Time(cpu.active_ns),
+                    Value::Lasted(cpu.idle_ns),
+                    Value::Lasted(cpu.active_ns),
                     mhz(frequency.map(|f| f.mean_khz)),
                     mhz(frequency.map(|f| f.min_khz.into())),
                     mhz(frequency.map(|f| f.max_khz.into())),

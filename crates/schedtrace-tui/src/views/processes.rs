@@ -105,7 +105,7 @@ fn row(task: &TaskUse, target: Target, depth: u8, cx: &Cx<'_>) -> Row {
                 0 => Value::Int(task.nice.into()),
                 priority => Value::text(format!("rt{priority}")),
             },
-            Value::Time(task.counts.cpu_time_ns.0),
+            Value::Lasted(task.counts.cpu_time_ns.0),
             task.cgroup.clone().map_or(Value::None, Value::text),
         ],
     }

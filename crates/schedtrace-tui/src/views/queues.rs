@@ -134,7 +134,7 @@ impl View for Queues {
                     counts.depth_mean.filter(|_| counts.depth_max > 0).map_or(Value::None, Value::Number),
                     if counts.depth_max > 0 { Value::Count(counts.depth_max.into()) } else { Value::None },
                     Value::Count(counts.inserts),
-                    counts.slice_mean_ns.map_or(Value::None, |ns| Value::Time(ns as u64)),
+                    counts.slice_mean_ns.map_or(Value::None, |ns| Value::Lasted(ns as u64)),
                     Value::Count(counts.moves),
                     Value::Count(counts.moves_empty),
                 ],

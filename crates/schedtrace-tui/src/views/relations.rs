@@ -6,16 +6,24 @@ use schedtrace_core::system::stats::{InterruptActivity, InterruptKind};
 
 use super::system::{sheet, told};
 use super::{Cx, View, interrupts};
-use crate::engine::Wants;
+use crate::engine::{Range, Wants};
 use crate::keys::Action;
 use crate::machine::Part;
 use crate::sheet::{Column, Row, Sheet, Target, Value};
+
+/// Where such events were recorded, and none happened.
+pub(super) fn none_in_this_time(cx: &Cx<'_>) -> &'static str {
+    match cx.picture.range {
+        Range::All => "such events were recorded, and none happened",
+        Range::Newest(_) | Range::Between(..) => "none in this time: 0 looks at all of it",
+    }
+}
 
 /// Why there is nothing of a group of events: they were not recorded, or there were none.
 pub(super) fn nothing_of(cx: &Cx<'_>, name: &str) -> String {
     let group = EventGroup::ALL.iter().find(|(known, _)| *known == name).map(|(_, group)| *group);
     if cx.meta.probes.iter().any(|probe| probe.on && Some(probe.kind.group()) == group) {
-        return "none in this time: 0 looks at all of it".to_owned();
+        return none_in_this_time(cx).to_owned();
     }
     format!("these events are not recorded: add --events default,{name}")
 }

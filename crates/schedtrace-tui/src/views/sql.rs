@@ -33,7 +33,7 @@ impl View for Sql {
     }
 
     fn sheets(&self, cx: &Cx<'_>) -> Vec<Sheet> {
-        let tables = || cx.prompt.tables().iter().map(table).collect::<Vec<_>>();
+        let tables = || cx.prompt.tables().iter().map(|of| table(of, is_selected(cx))).collect::<Vec<_>>();
         match (&cx.prompt.answer, WITHOUT) {
             (Some(Ok(answer)), _) => vec![answer.sheet.clone()],
             (_, None) => vec![Sheet::new("what can be asked: Enter takes a table", TABLES, tables())],
@@ -55,11 +55,11 @@ impl View for Sql {
         }
         let seconds = |at: Nanos| (at - cx.origin()).0 as f64 / 1e9;
         let window = cx.picture.window;
-        let time = format!(
-            "All time is asked; `ts between $from and $until`: {:.6} s to {:.6} s",
-            seconds(window.from_ns),
-            seconds(window.until_ns)
-        );
+        let edges = format!("{:.6} s to {:.6} s", seconds(window.from_ns), seconds(window.until_ns));
+        let time = match is_selected(cx) {
+            true => format!("`ts between $from and $until` asks of the selected {edges}"),
+            false => format!("All time is asked; $from and $until are {edges}"),
+        };
         let (told, style) = status(cx);
         let lines = vec![line(cx, area.width), Line::styled(time, cx.theme.dim), Line::styled(told, style)];
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
@@ -88,10 +88,26 @@ impl View for Sql {
     }
 }
 
-fn table(table: &Table) -> Row {
+/// Whether a part of the time was chosen: what is asked may be meant of that.
+fn is_selected(cx: &Cx<'_>) -> bool {
+    matches!(cx.picture.range, Range::Between(..))
+}
+
+/// What stands where nothing was typed yet.
+fn example(cx: &Cx<'_>) -> &'static str {
+    match is_selected(cx) {
+        true => "select * from thread_state where ts between $from and $until",
+        false => "select comm, state, sum(dur) from thread_state group by comm, state",
+    }
+}
+
+/// It is named by what is asked of it: in a part of the time, where one is selected.
+fn table(table: &Table, is_selected: bool) -> Row {
+    let ts = table.columns.iter().find(|column| is_selected && matches!(column.as_str(), "ts" | "ts_ns"));
+    let time = ts.map_or_else(String::new, |ts| format!(" where {ts} between $from and $until"));
     let about = table.about.split_once(". ").map_or(table.about.as_str(), |(first, _)| first);
     Row {
-        target: Target::Named(table.name.clone()),
+        target: Target::Named(table.name.clone() + &time),
         depth: 0,
         cells: vec![
             Value::text(table.name.clone()),
@@ -128,5 +144,7 @@ fn line(cx: &Cx<'_>, width: u16) -> Line<'static> {
         true => cx.prompt.line().typed(room, cx.theme),
         false => cx.prompt.line().spans(room, Style::new(), " "),
     };
-    [Span::styled(ASKS, cx.theme.key)].into_iter().chain(line).collect::<Vec<_>>().into()
+    let is_empty = cx.prompt.is_typing() && cx.prompt.line().letters().is_empty();
+    let example = is_empty.then(|| Span::styled(format!(" such as {}", example(cx)), cx.theme.dim));
+    [Span::styled(ASKS, cx.theme.key)].into_iter().chain(line).chain(example).collect::<Vec<_>>().into()
 }

@@ -7,10 +7,10 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
-use schedtrace_core::analysis::GroupBy;
+use schedtrace_core::analysis::{GroupBy, ReportName};
 use schedtrace_core::system::stats::{CpuRates, MemoryRates, Pressure, Stall, SystemCpu, SystemMemory};
 
-use super::{Cx, View, processes};
+use super::{Cx, View, processes, sampled};
 use crate::engine::Wants;
 use crate::keys::Action;
 use crate::machine::{Machine, Part, Reading, Told};
@@ -23,8 +23,8 @@ pub(super) fn told<'a, T>(
 ) -> Result<&'a T, Cow<'static, str>> {
     match cx.machine.map(part) {
         None => Err(
-            "this is a recording, or another machine: what was counted there is among the events and in SQL, if it was \
-             recorded (--events default,system); for this machine run `schedtrace top` without a trace"
+            "this is a recording, or another machine, of which this was not kept; for this machine run `schedtrace top` \
+             without a trace"
                 .into(),
         ),
         Some(None) => Err("it is being read".into()),
@@ -233,8 +233,8 @@ const FAULTS: &[Column] = &[
 ];
 
 impl View for Memory {
-    fn wants(&self, _: GroupBy, _: u16) -> Wants {
-        Wants::default()
+    fn wants(&self, by: GroupBy, _: u16) -> Wants {
+        Wants::default().report(by, ReportName::SystemUse)
     }
 
     fn machine(&self) -> &'static [Part] {
@@ -242,6 +242,9 @@ impl View for Memory {
     }
 
     fn sheets(&self, cx: &Cx<'_>) -> Vec<Sheet> {
+        if cx.machine.is_none() {
+            return sampled::memory(cx);
+        }
         let memory = || told(cx, |machine| &machine.memory);
         if let Err(why) = memory() {
             return vec![Sheet::new("memory", MEMORY, Vec::new()).or(why)];
@@ -331,8 +334,8 @@ const INTERFACES: &[Column] = &[
 ];
 
 impl View for Network {
-    fn wants(&self, _: GroupBy, _: u16) -> Wants {
-        Wants::default()
+    fn wants(&self, by: GroupBy, _: u16) -> Wants {
+        Wants::default().report(by, ReportName::SystemUse)
     }
 
     fn machine(&self) -> &'static [Part] {
@@ -340,6 +343,9 @@ impl View for Network {
     }
 
     fn sheets(&self, cx: &Cx<'_>) -> Vec<Sheet> {
+        if cx.machine.is_none() {
+            return sampled::network(cx);
+        }
         let network = sheet("interfaces", INTERFACES, told(cx, |machine| &machine.network), |network| {
             let rates = network.rates.iter().flat_map(|rates| &rates.interfaces);
             let rates: HashMap<_, _> = rates.map(|rates| (rates.name.as_str(), rates)).collect();
@@ -426,6 +432,6 @@ mod tests {
     fn of_another_machine_nothing_is_said() {
         let origin = Origin::live(SyntheticHost::new().start(), || (), Default::default()).unwrap();
         let screen = shown(origin, 'r');
-        assert!(screen.contains("this is a recording"), "{screen}");
+        assert!(screen.contains("--events default,system"), "{screen}");
     }
 }

@@ -12,9 +12,10 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 
-use super::{Cx, Effect, View, lanes};
+use super::{Cx, Effect, View, lanes, stacks};
 use crate::engine::{Lined, Wants};
 use crate::keys::Action;
+use crate::machine::Part;
 use crate::sheet::{Column, Row, Sheet, Target, Value};
 
 pub(super) const COLUMNS: &[Column] = &[
@@ -153,6 +154,10 @@ impl View for Depth {
         wants
     }
 
+    fn machine(&self) -> &'static [Part] {
+        &[Part::Stacks]
+    }
+
     fn height(&self, cx: &Cx<'_>, area: Rect) -> u16 {
         let drawn = cx.picture.timeline.as_ref().map_or(0, |it| it.answer.lanes.len().min(LANES));
         if drawn == 0 || area.height < 16 { 0 } else { drawn as u16 + 2 }
@@ -171,7 +176,7 @@ impl View for Depth {
 
     fn sheets(&self, cx: &Cx<'_>) -> Vec<Sheet> {
         let Some(explain) = &cx.picture.explain else { return Vec::new() };
-        vec![chain(&explain.answer), doings(cx), self.delays(cx), self.states(cx)]
+        vec![chain(&explain.answer), doings(cx), self.delays(cx), self.states(cx), stacks::sheet(cx)]
     }
 
     fn actions(&self) -> &'static [Action] {

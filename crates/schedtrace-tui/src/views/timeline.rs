@@ -40,7 +40,6 @@ pub(super) struct Gantt {
     on: Option<Whose>,
     /// The moment that is there; it stays under the cursor when another stretch of time is looked at.
     when: Option<Nanos>,
-    mark: Option<Nanos>,
     names: bool,
     offset: usize,
     rows: usize,
@@ -63,7 +62,6 @@ impl Gantt {
             at: (0, 0),
             on: None,
             when: None,
-            mark: None,
             names: true,
             offset: 0,
             rows: 1,
@@ -117,7 +115,7 @@ impl View for Gantt {
                 timeline.resolution_ns,
                 label = usize::from(LABEL)
             )),
-            lanes::ruler(timeline, self.mark, theme),
+            lanes::ruler(timeline, cx.mark, theme),
         ];
         for (at, lane) in timeline.lanes.iter().enumerate().skip(self.offset).take(usize::from(rows)) {
             let cursor = (at == self.at.0).then_some(self.at.1);
@@ -155,8 +153,6 @@ impl View for Gantt {
                 (self.at.0, self.on, self.followed) = (0, None, None);
             }
             Action::Names => self.names = !self.names,
-            Action::Select => return Some(self.select(timeline)),
-            Action::Close if self.mark.is_some() => self.mark = None,
             Action::Follow => self.follow(cx, timeline),
             Action::Open => return Some(self.open_lane(cx)),
             Action::Explain => return Some(self.explain(cx, timeline)),
@@ -291,18 +287,6 @@ impl Gantt {
         Effect::Look(to)
     }
 
-    /// Marks a moment, or looks at what lies between it and the cursor.
-    fn select(&mut self, timeline: &TimelineReport) -> Effect {
-        let at = moment(timeline, self.at.1);
-        let Some(mark) = self.mark.take() else {
-            self.mark = Some(at);
-            return Effect::Done;
-        };
-        // The column under the cursor is a part of it.
-        let (from, until) = (mark.min(at), mark.max(at) + timeline.resolution_ns);
-        Effect::Look(Range::Between(from, until.max(from + Nanos(SHORTEST))))
-    }
-
     /// Asks who woke whoever is under the cursor, for the last time before the end of the column.
     fn follow(&mut self, cx: &Cx<'_>, timeline: &TimelineReport) {
         let Some(tid) = self.followed.or_else(|| self.who(cx).map(|who| who.tid)) else {
@@ -377,7 +361,7 @@ impl Gantt {
         };
         let (window, extent) = (cx.picture.window, cx.picture.extent);
         let (at, until) = (moment(timeline, self.at.1), moment(timeline, self.at.1 + 1));
-        let range = match self.mark {
+        let range = match cx.mark {
             Some(mark) => Range::Between(mark.min(at), mark.max(until)),
             None => {
                 let length = part(window.duration_ns.0, 1, 5);
@@ -404,7 +388,7 @@ impl Gantt {
         let of = |all: &[u64]| Nanos(all.get(self.at.1).copied().unwrap_or(0)).to_string();
         let who = lane.longest.get(self.at.1).and_then(Option::as_ref);
         let who = who.map_or(String::new(), |who| format!(", longest {}", printable(&who.to_string())));
-        let distance = self.mark.map_or(String::new(), |mark| match (mark <= at, at.max(mark) - at.min(mark)) {
+        let distance = cx.mark.map_or(String::new(), |mark| match (mark <= at, at.max(mark) - at.min(mark)) {
             (true, far) => format!("{far} after the mark, "),
             (false, far) => format!("{far} before the mark, "),
         });

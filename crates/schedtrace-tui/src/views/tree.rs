@@ -23,28 +23,28 @@ pub(super) struct Tasks;
 const COLUMNS: &[Column] = &[
     Column { name: "WHO", about: "The process, and below it its threads.", width: 24, rank: 0 },
     Column { name: "CPU", about: "CPU time, as a share of one CPU.", width: 7, rank: 1 },
-    Column { name: "RUN", about: "CPU time, all together.", width: 8, rank: 4 },
+    Column { name: "RUN", about: "CPU time, all together.", width: 8, rank: 1 },
     Column { name: "WAIT", about: "Time runnable without a CPU, all together.", width: 8, rank: 1 },
     Column { name: "P99 WAIT", about: "99 of 100 of its waits were not longer.", width: 8, rank: 1 },
     Column {
         name: "LONGEST",
         about: "The longest of its waits; >: it is not over, or not seen whole.",
         width: 8,
-        rank: 2,
+        rank: 5,
     },
-    Column { name: "SWITCHES", about: "How often it left a CPU.", width: 9, rank: 3 },
-    Column { name: "WAKEUPS", about: "How often it was woken.", width: 8, rank: 4 },
-    Column { name: "MIGRATIONS", about: "How often it moved to another CPU.", width: 10, rank: 5 },
+    Column { name: "SWITCHES", about: "How often it left a CPU.", width: 9, rank: 2 },
+    Column { name: "WAKEUPS", about: "How often it was woken.", width: 8, rank: 3 },
+    Column { name: "MIGRATIONS", about: "How often it moved to another CPU.", width: 10, rank: 3 },
     Column {
         name: "STATE",
         about: "Its state now; of a recording, the one in which it was longest.",
         width: 16,
         rank: 3,
     },
-    Column { name: "LLC", about: "The last-level cache it ran on last, by its lowest CPU.", width: 6, rank: 5 },
+    Column { name: "LLC", about: "The last-level cache it ran on last, by its lowest CPU.", width: 6, rank: 6 },
     Column { name: "WAKER", about: "Who woke it most often, and how large a part that was.", width: 24, rank: 4 },
-    Column { name: "OFF-CPU", about: "Why it was not on a CPU: what took most time.", width: 34, rank: 2 },
-    Column { name: "CGROUP", about: "Its cgroup.", width: 0, rank: 6 },
+    Column { name: "OFF-CPU", about: "Why it was not on a CPU: what took most time.", width: 34, rank: 7 },
+    Column { name: "CGROUP", about: "Its cgroup.", width: 0, rank: 8 },
 ];
 
 impl View for Tasks {
@@ -186,7 +186,7 @@ impl<'a> Figures<'a> {
             cells: vec![
                 Value::text(group.to_string()),
                 ran.map_or(Value::None, |ns| Value::Ratio(*ns as f64 / self.window_ns)),
-                ran.map_or(Value::None, |ns| Value::Time(*ns)),
+                ran.map_or(Value::None, |ns| Value::Lasted(*ns)),
                 stats.map_or(Value::None, |it| Value::waited(&it.wait, [&it.censored, &it.in_loss])),
                 stats.map_or(Value::None, |it| Value::of(&it.wait, |wait| wait.p99_ns)),
                 stats.map_or(Value::None, |it| Value::longest(&it.wait, [&it.censored, &it.in_loss])),

@@ -28,46 +28,6 @@ Statements end with `;` or an empty line. Besides them:
 
 const COMMANDS: [&str; 5] = [".tables", ".schema", ".format", ".help", ".quit"];
 
-/// What begins, goes on with and ends a statement, for completion.
-const WORDS: [&str; 36] = [
-    "select",
-    "from",
-    "where",
-    "group by",
-    "order by",
-    "having",
-    "limit",
-    "with",
-    "as",
-    "and",
-    "or",
-    "not",
-    "in",
-    "is null",
-    "between",
-    "like",
-    "join",
-    "left join",
-    "using",
-    "on",
-    "union all",
-    "distinct",
-    "case",
-    "when",
-    "then",
-    "else",
-    "end",
-    "desc",
-    "count(*)",
-    "sum(",
-    "avg(",
-    "min(",
-    "max(",
-    "approx_percentile_cont(",
-    "explain",
-    "over (partition by",
-];
-
 /// Runs until whoever sits there leaves.
 pub(super) fn run(what: &What, mut form: Form) -> Result<(), Failure> {
     let tables = what.now()?.tables();
@@ -209,7 +169,7 @@ impl Prompt {
     fn new(tables: &[TableDoc]) -> Self {
         let columns = tables.iter().flat_map(|table| table.columns.iter().map(|column| column.name.clone()));
         let names = tables.iter().map(|table| table.name.clone()).chain(columns);
-        let mut words: Vec<String> = names.chain(WORDS.map(str::to_owned)).collect();
+        let mut words: Vec<String> = names.chain(query::WORDS.map(str::to_owned)).collect();
         words.sort_unstable();
         words.dedup();
         Self { words }

@@ -52,6 +52,20 @@ pub(super) fn task(id: u32, tid: u32, tgid: u32, comm: &str) -> Task {
     }
 }
 
+/// Task 1 runs until 1_100, is preempted by task 2 until 1_200, runs until 1_300, sleeps in this state until task 2 wakes it at
+/// 1_600, waits behind it until 1_650, and runs until 1_700; then it is gone.
+pub(super) fn a_life(state: TaskState) -> Stream {
+    stream()
+        .cpus(&[0])
+        .tasks(&[task(1, 11, 10, "one"), task(2, 12, 12, "two")])
+        .preempt(1_100, 0, 1, 2)
+        .preempt(1_200, 0, 2, 1)
+        .switch(1_300, 0, 1, state, 2)
+        .waking(1_600, 0, 2, 1, 0)
+        .preempt(1_650, 0, 2, 1)
+        .switch(1_700, 0, 1, X, IDLE)
+}
+
 /// A task of the process that records.
 pub(super) fn recorder(id: u32) -> Task {
     Task { recorder: true, ..task(id, 900 + id, 900, "schedtrace") }

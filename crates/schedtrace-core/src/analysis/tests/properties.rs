@@ -206,7 +206,48 @@ fn identities() -> impl Strategy<Value = Vec<Task>> {
     prop::collection::vec(one, 0..20)
 }
 
+/// The reports of a window: by questions that are told only of what touches it, and by those that are told of everything.
+fn told_less_and_all(meta: &Meta, batches: &[Batch], options: &Options) -> [Report; 2] {
+    let told_from = [options.from.unwrap_or_default(), Nanos::ZERO];
+    told_from.map(|told_from| {
+        let mut sched = Sched::new(options.clone());
+        sched.begin(meta);
+        batches.iter().for_each(|batch| sched.take(batch, told_from));
+        sched.finish(meta);
+        sched.report()
+    })
+}
+
+/// In batches of so many.
+fn in_batches(events: &[Event], size: usize) -> Vec<Batch> {
+    let until = |part: &[Event]| part.iter().map(|event| event.ts).max().unwrap_or_default();
+    events.chunks(size).map(|part| Batch { until: until(part), events: part.to_vec(), ..Batch::default() }).collect()
+}
+
 proptest! {
+    #[test]
+    fn what_is_over_before_a_window_changes_nothing(
+        steps in steps(150), from in 0.0..1.0f64, length in 0.0..1.0f64, size in 1..60usize, by in 0..GroupBy::ALL.len(),
+    ) {
+        let stream = simulate(&steps).stream;
+        let (started, ended) = (Nanos(1_000), stream.meta.ended.unwrap_or_default());
+        let part = |of: f64| Nanos(((ended - started).0 as f64 * of) as u64);
+        let until = started + part(from) + part(length);
+        let options = Options { by: GroupBy::ALL[by], from: Some(started + part(from)), until: Some(until), ..stream.options };
+        let first = Batch { events: Vec::new(), until: started, ..stream.batch.clone() };
+        let batches: Vec<_> = [first].into_iter().chain(in_batches(&stream.batch.events, size)).collect();
+        let [less, all] = told_less_and_all(&stream.meta, &batches, &options);
+        prop_assert_eq!(less, all);
+    }
+
+    #[test]
+    fn nor_does_it_in_nonsense(events in nonsense(), from in any::<prop::sample::Index>(), size in 1..60usize) {
+        let at = events.get(from.index(events.len().max(1))).map_or(Nanos::ZERO, |event| event.ts);
+        let options = Options { from: Some(at), ..Options::default() };
+        let [less, all] = told_less_and_all(&Meta::default(), &in_batches(&events, size), &options);
+        prop_assert_eq!(less, all);
+    }
+
     #[test]
     fn a_valid_schedule_is_told_as_it_was(steps in steps(200)) {
         let sim = simulate(&steps);

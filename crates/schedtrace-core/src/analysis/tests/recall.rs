@@ -40,6 +40,15 @@ fn a_long_sleep_is_known_from_before() {
     assert_eq!(seen.answer, told.answer);
 }
 
+#[test]
+fn a_cpu_that_went_off_line_before_is_not_busy() {
+    let [seen, told] = both(super::rules::unplugged(stream().cpus(&[0, 7])), Nanos(1_500), Sched::new);
+    let unknown = |report: &Report| {
+        report.cpu_time.cpus.iter().find(|row| row.cpu == Cpu(7)).map(|row| (row.used.unknown_ns, row.used.busy_ns))
+    };
+    assert_eq!((unknown(&seen), unknown(&told)), (Some((500, 0)), Some((500, 0))));
+}
+
 proptest! {
     #[test]
     fn whoever_is_told_knows_as_much_as_who_saw_it(steps in steps(150), part in 0.0..1.0f64) {

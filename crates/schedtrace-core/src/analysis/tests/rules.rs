@@ -531,7 +531,41 @@ fn windows_follow_one_another() {
     assert_eq!(second.waited(1), (1, 300, vec![Preempted]), "it counts as a whole where it ends");
     assert_eq!(second.behind(1), (vec![(2, 300)], 0, 0));
     assert_eq!((second.window.from_ns, second.window.duration_ns), (Nanos(1500), Nanos(500)));
+    // What ends where one window ends and the next begins is of the next, as the event that ends it is.
+    let mut study = Sched::default();
+    study.begin(&stream.meta);
+    study.update(&Batch { until: Nanos(1700), events: early.to_vec(), ..Batch::default() });
+    let first = study.report();
+    study.next_window();
+    study.update(&Batch { until: Nanos(2000), events: late.to_vec(), ..Batch::default() });
+    assert_eq!((first.waited(1).0, study.report().waited(1)), (0, (1, 300, vec![Preempted])));
     assert_eq!((first.switches.total.switches, second.switches.total.switches), (1, 1));
+}
+
+/// CPU 7 goes off line under its stopper, task 2, by what CPU 0 does.
+pub(super) fn unplugged(stream: Stream) -> Stream {
+    let step = |state, step, result| HotplugExit { target_cpu: Cpu(7), state, step, result }.into();
+    stream
+        .switch(1_100, 7, 1, S, IDLE)
+        .event(1_150, 7, step(148, 149, 0))
+        .event(1_160, 0, step(145, 236, 0))
+        .switch(1_200, 7, IDLE, R, 2)
+        .event(1_210, 0, step(87, 145, -16))
+        .event(1_220, 0, step(87, 145, 0))
+        .event(1_230, 0, step(60, 61, 0))
+}
+
+#[test]
+fn a_cpu_that_is_off_line_is_neither_busy_nor_idle() {
+    let report = unplugged(stream()).report();
+    let used = report.cpu_time.cpus.iter().find(|row| row.cpu == Cpu(7)).unwrap().used;
+    assert_eq!((used.busy_ns, used.idle_ns, used.unknown_ns), (100, 100, 800));
+    assert_eq!((report.ran(1), report.ran(2)), (100, 0));
+    // It comes back: the idle task is the first that is seen to leave it.
+    let step = HotplugExit { target_cpu: Cpu(7), state: 85, step: 85, result: 0 };
+    let back = unplugged(stream()).event(1_600, 0, step.into()).switch(1_700, 7, IDLE, R, 3).report();
+    let used = back.cpu_time.cpus.iter().find(|row| row.cpu == Cpu(7)).unwrap().used;
+    assert_eq!((used.busy_ns, used.idle_ns, used.unknown_ns), (100 + 300, 100, 500));
 }
 
 #[test]

@@ -114,6 +114,10 @@ impl Simulator {
     }
 
     fn count(&mut self, task: usize, wait: Wait, open: bool) {
+        if wait.at_start && !open && wait.ns == 0 {
+            // It was over with the first event: nothing of it lies in the stream.
+            return;
+        }
         let cut = open || wait.at_start;
         let rows = if cut { &mut self.truth.censored } else { &mut self.truth.waited };
         let row = rows.entry(task as u32 + 1).or_default();

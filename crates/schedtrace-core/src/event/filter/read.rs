@@ -1,20 +1,10 @@
 //! From a line of text to the conditions of a filter.
 
-use regex::{Regex, RegexBuilder};
-
 use super::kernel::{FIELDS, Get, STATES};
-use super::{ALIASES, BadFilter, COMPARISONS, Comparison, Field, Part, Place, Term, UNITS, Value, bad, number};
+use super::term::{Condition, MAX_TERMS, Operator, Pattern, cut, number, of_field, too_many};
+use super::{ALIASES, BadFilter, Field, Part, Place, Term, Value, bad};
 use crate::event::choose::nearest;
 use crate::event::{BlockOp, EventGroup, FieldType, Kind, Kinds};
-
-/// No line has more conditions.
-const MAX_TERMS: usize = 64;
-/// No pattern is longer.
-const MAX_PATTERN: usize = 1_000;
-/// What a pattern may grow to: memory, and time to read it.
-const MAX_PATTERN_BYTES: usize = 256 << 10;
-/// How deep its brackets may go.
-const MAX_PATTERN_DEPTH: u32 = 32;
 
 /// The name of a whole disk by its number, where that is known.
 pub(super) type DiskName<'a> = &'a dyn Fn(u32, u32) -> Option<String>;
@@ -27,7 +17,7 @@ pub(super) fn terms(line: &str, of: Option<Kind>, disk: DiskName<'_>) -> Result<
         let (term, after) = cut(text)?;
         if !term.trim().is_empty() {
             if terms.len() == MAX_TERMS {
-                return Err(bad(text, format!("there are more than {MAX_TERMS} conditions")));
+                return Err(too_many(text));
             }
             terms.push(Term::read(term.trim(), of, disk)?);
         }
@@ -37,49 +27,6 @@ pub(super) fn terms(line: &str, of: Option<Kind>, disk: DiskName<'_>) -> Result<
         return Err(bad(line, "there is nothing in it: try `event = futex_wait and duration_us > 100`"));
     }
     Ok(terms)
-}
-
-/// The first condition of a text, and what follows the `and`, `&&` or comma behind it. What stands in quotes is left alone.
-pub(crate) fn cut(text: &str) -> Result<(&str, Option<&str>), BadFilter> {
-    // A quote begins only where a value does: `comm = it's` has none.
-    let mut quote = None;
-    let mut value_begins = false;
-    for (at, c) in text.char_indices() {
-        if let Some((open, _)) = quote {
-            if c == open {
-                quote = None;
-            }
-            continue;
-        }
-        let here = &text[at..];
-        let separator = if c == ',' {
-            Some(1)
-        } else if here.starts_with("&&") {
-            Some(2)
-        } else if at > 0 && c.is_ascii_whitespace() && is_and(&here[1..]) {
-            Some(4)
-        } else {
-            None
-        };
-        if let Some(length) = separator {
-            return Ok((&text[..at], Some(&here[length..])));
-        }
-        match c {
-            '\'' | '"' if value_begins => quote = Some((c, at)),
-            '=' | '<' | '>' | '~' => value_begins = true,
-            _ if !c.is_whitespace() => value_begins = false,
-            _ => {}
-        }
-    }
-    match quote {
-        Some((open, at)) => Err(bad(&text[at..], format!("the quote {open} is not closed"))),
-        None => Ok((text, None)),
-    }
-}
-
-/// Whether a text begins with the word `and`.
-fn is_and(text: &str) -> bool {
-    text.strip_prefix("and").is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_whitespace()))
 }
 
 /// Kinds by the name of one, of a group, or of a tracepoint; with those that scxtop counts as the same.
@@ -94,42 +41,24 @@ pub(super) fn kinds_of(name: &str) -> Result<Vec<Kind>, String> {
 impl Term {
     fn read(term: &str, of: Option<Kind>, disk: DiskName<'_>) -> Result<Self, BadFilter> {
         let wrong = |why: String| bad(term, why);
-        let found = COMPARISONS.iter().filter_map(|(op, comparison)| Some((term.find(op)?, op.len(), *comparison)));
-        // The first one in the text, and of those that begin there the longest.
-        let found = found.min_by_key(|(at, length, _)| (*at, usize::MAX - length));
-        let Some((at, length, comparison)) = found else {
+        let Some(found) = Condition::find(term) else {
             return Err(bad(term, "it compares nothing: use =, !=, <, <=, >, >=, ~ or !~"));
         };
-        let (left, right) = (term[..at].trim(), term[at + length..].trim());
+        let Condition { field: left, operator, value: right } = found;
         if left.contains('(') || left.contains("||") || right.contains("||") && !right.starts_with(['\'', '"']) {
             return Err(bad(term, "all conditions have to hold: there is no `||`, and there are no brackets"));
         }
-        let right = unquoted(right).map_err(wrong)?;
+        let right = found.text().map_err(wrong)?;
         let (kinds, name) = match left.split_once('.') {
             Some((kinds, name)) => (Some(kinds_of(kinds).map_err(wrong)?), name),
             None => (of.map(|kind| vec![kind]), left),
         };
         let (field, kinds) = Field::read(name, kinds).map_err(wrong)?;
-        let (field, value) = Value::read(field, comparison, right, disk).map_err(wrong)?;
-        let orders = !matches!(
-            comparison,
-            Comparison::Equal | Comparison::Unequal | Comparison::Matches | Comparison::MatchesNot
-        );
-        if orders && !matches!(value, Value::Number(_)) {
+        let (field, value) = Value::read(field, operator, right, disk).map_err(wrong)?;
+        if operator.is_order() && !matches!(value, Value::Number(_)) {
             return Err(bad(term, "texts are equal or not, or match a pattern: use =, !=, ~ or !~"));
         }
-        Ok(Self { kinds, field, comparison, value })
-    }
-}
-
-/// A value without the quotes around it.
-fn unquoted(text: &str) -> Result<&str, String> {
-    let Some(quote) = text.chars().next().filter(|c| ['\'', '"'].contains(c)) else { return Ok(text) };
-    let inside = &text[1..];
-    match inside.find(quote) {
-        Some(end) if end + 1 == inside.len() => Ok(&inside[..end]),
-        Some(end) => Err(format!("what is `{}` behind the quotes?", inside[end + 1..].trim())),
-        None => Err(format!("the quote {quote} is not closed")),
+        Ok(Self { kinds, field, operator, value })
     }
 }
 
@@ -193,10 +122,8 @@ fn place(name: &str, kind: Kind) -> Option<Place> {
         };
     }
     // Of a span of time, another unit.
-    UNITS.iter().find_map(|&(unit, scale)| {
-        let stem = name.strip_suffix(unit)?.strip_suffix('_')?;
-        own(&format!("{stem}_ns")).map(|(at, ty)| Place::Own { at, ty, scale })
-    })
+    let (stem, scale) = of_field(name)?;
+    own(&format!("{stem}_ns")).map(|(at, ty)| Place::Own { at, ty, scale })
 }
 
 /// Says that there is no such field, and which one may be meant.
@@ -247,11 +174,11 @@ impl Part {
 
 impl Value {
     /// What the field is compared with; of the kinds that have such a field, those remain where it can be compared.
-    fn read(field: Field, comparison: Comparison, text: &str, disk: DiskName<'_>) -> Result<(Field, Self), String> {
-        let is_pattern = matches!(comparison, Comparison::Matches | Comparison::MatchesNot);
+    fn read(field: Field, operator: Operator, text: &str, disk: DiskName<'_>) -> Result<(Field, Self), String> {
+        let is_pattern = operator.is_pattern();
         let value = match &field {
             Field::Of(parts) => return Self::of_parts(parts, is_pattern, text, disk),
-            Field::Group | Field::Comm if is_pattern => Self::Pattern(pattern(text)?),
+            Field::Group | Field::Comm if is_pattern => Self::Pattern(Pattern::read(text)?),
             _ if is_pattern => return Err("~ and !~ compare texts, and this is none: use =, !=, <, <=, > or >=".into()),
             Field::Event => Self::Kinds(kinds_of(text)?),
             Field::Group => match EventGroup::ALL.iter().find(|(name, _)| *name == text) {
@@ -326,14 +253,10 @@ impl Part {
                 Err("~ and !~ compare texts, and this is a number: use =, !=, <, <=, > or >=".to_owned())
             }
             Holds::Rwbs => {
-                let pattern = pattern(text)?;
-                if rwbs_all().any(|rwbs| pattern.is_match(rwbs)) {
-                    Ok(Value::Pattern(pattern))
-                } else {
-                    Err(no_flags())
-                }
+                let pattern = Pattern::read(text)?;
+                if rwbs_all().any(|rwbs| pattern.is_in(rwbs)) { Ok(Value::Pattern(pattern)) } else { Err(no_flags()) }
             }
-            _ => pattern(text).map(Value::Pattern),
+            _ => Pattern::read(text).map(Value::Pattern),
         }
     }
 }
@@ -369,28 +292,4 @@ fn disk_of(text: &str, disk: DiskName<'_>) -> Result<String, String> {
 
 fn number_of(text: &str) -> Result<i128, String> {
     number(text).ok_or_else(|| "it has to be a number: 1000, 0x7f00, 5ms".to_owned())
-}
-
-/// A pattern of bounded size: matching takes time in proportion to the text, whatever it asks for.
-fn pattern(text: &str) -> Result<Regex, String> {
-    if text.len() > MAX_PATTERN {
-        return Err(format!("a pattern has at most {MAX_PATTERN} bytes"));
-    }
-    let read = RegexBuilder::new(text)
-        .size_limit(MAX_PATTERN_BYTES)
-        .dfa_size_limit(MAX_PATTERN_BYTES)
-        .nest_limit(MAX_PATTERN_DEPTH)
-        .build();
-    read.map_err(|error| {
-        let why = match &error {
-            regex::Error::CompiledTooBig(_) => "it asks for too much: repeat less".to_owned(),
-            // The last line says why; those before it draw where.
-            error => {
-                let text = error.to_string();
-                let last = text.lines().last().unwrap_or_default();
-                last.trim().trim_start_matches("error: ").to_owned()
-            }
-        };
-        format!("the pattern is no regular expression: {why}; `W` finds a W anywhere, `^W` at the beginning")
-    })
 }

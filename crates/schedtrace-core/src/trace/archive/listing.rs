@@ -78,18 +78,24 @@ pub fn traces_in(folder: impl AsRef<Path>) -> Result<Listing> {
         if !is_folder || !entry.file_name().to_string_lossy().ends_with(SUFFIX) {
             continue;
         }
-        // It may have begun since it was looked at.
-        let again = |error| if entry.path().join(META).exists() { stored(entry.path()) } else { Err(error) };
-        match stored(entry.path()).or_else(again) {
-            Ok(trace) => listing.traces.push(trace),
-            // A run that ended meanwhile and left nothing, or one that has not begun.
-            Err(Error::NotATrace { path, .. }) if !path.exists() || has_not_begun(&path) => {}
+        match stored_or_none(&entry.path()) {
+            Ok(trace) => listing.traces.extend(trace),
             Err(error) => listing.unreadable.push(LeftAlone { path: entry.path(), why: error.to_string() }),
         }
     }
     listing.traces.sort_by(|a, b| (a.from_wall_ns, &a.path).cmp(&(b.from_wall_ns, &b.path)));
     listing.unreadable.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(listing)
+}
+
+/// The trace in a folder; none of a run that has not begun, or that ended meanwhile and left nothing.
+fn stored_or_none(path: &Path) -> Result<Option<StoredTrace>> {
+    match stored(path.to_owned()) {
+        Err(Error::NotATrace { .. }) if !path.exists() || has_not_begun(path) => Ok(None),
+        // It has begun since it was looked at. What says so is asked last: before, it could come between two looks.
+        Err(Error::NotATrace { .. }) if path.join(META).exists() => stored(path.to_owned()).map(Some),
+        trace => trace.map(Some),
+    }
 }
 
 /// Whether nothing stands in a trace's folder yet but what its recorder makes before it says what the trace is: its lock,
